@@ -1,0 +1,101 @@
+//! What comes out of a node. The driver carries effects out; order within each list is the order of execution.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use machine::{BackendJob, EventBatch, Outcome};
+use proto::{raftpb, walpb};
+
+use crate::Token;
+
+/// All that one [`crate::Node::handle`] asks for.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// For the WAL thread, in order.
+    pub wal: Vec<WalJob>,
+    /// For the backend thread, in order.
+    pub backend: Vec<BackendJob>,
+    /// For other members. What a message promises is durable when it appears here (invariant 3).
+    pub messages: Vec<raftpb::Message>,
+    /// Answers to waiting callers.
+    pub completions: Vec<Completion>,
+    /// Events of newly applied revisions, for every serving thread, in revision order.
+    pub events: Vec<Arc<EventBatch>>,
+    /// Set once, when the member has to end.
+    pub stop: Option<Stop>,
+}
+
+/// One unit of work for the WAL thread. Jobs that queue up are written together and synced once.
+#[derive(Debug)]
+pub struct WalJob {
+    /// Counts up by one from 1; reported back by [`crate::Event::WalDone`].
+    pub job: u64,
+    /// Appended first: new entries, which replace any with the same or a higher index.
+    pub entries: Vec<raftpb::Entry>,
+    /// Appended after the entries.
+    pub hard_state: Option<raftpb::HardState>,
+    /// A raft snapshot's `.snap` file to write before, and the WAL record to append last.
+    pub snapshot: Option<(raftpb::Snapshot, walpb::Snapshot)>,
+    /// Whether a sync must precede [`crate::Event::WalDone`].
+    pub must_sync: bool,
+    /// Segments that only hold entries at or below this index may go.
+    pub release_to: Option<u64>,
+}
+
+/// The answer to one waiting caller.
+#[derive(Debug)]
+pub struct Completion {
+    /// Whom it is for.
+    pub token: Token,
+    /// The answer.
+    pub answer: Answer,
+}
+
+/// What a caller gets.
+#[derive(Debug)]
+pub enum Answer {
+    /// The proposal was committed and applied here.
+    Applied(Outcome),
+    /// The read may go ahead: everything acknowledged before it was asked for is applied here.
+    ReadReady,
+    /// A keep-alive: the granted ttl in seconds, 0 when the lease is unknown; and `header.revision`, taken before.
+    KeptAlive { ttl: i64, revision: i64 },
+    /// A lease's times in seconds; ttl −1 when unknown.
+    TimeToLive { ttl: i64, granted_ttl: i64, keys: Vec<Bytes> },
+    /// All leases by remaining time.
+    Leases(Vec<i64>),
+    /// There is no answer.
+    Failed(Failure),
+}
+
+/// Why a caller gets no answer. Texts and codes are the shell's business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// Proposals in flight are at their bound by count or bytes, or applying lags by more than 5,000 entries.
+    TooManyRequests,
+    /// No result in time.
+    TimedOut,
+    /// No result in time, and the leader failed meanwhile.
+    TimedOutLeaderFail,
+    /// No result in time, and the quorum was out of reach.
+    TimedOutConnectionLost,
+    /// The leader changed during a read.
+    LeaderChanged,
+    /// There is no leader.
+    NoLeader,
+    /// The lease is not ours to answer for any more.
+    NotPrimary,
+    /// The member is stopping.
+    Stopped,
+}
+
+/// Why a member ends.
+#[derive(Debug)]
+pub enum Stop {
+    /// It was asked to.
+    Asked,
+    /// The cluster removed it.
+    Removed,
+    /// Its own disk or data failed: nothing more is acknowledged.
+    Fault(storage::Fault),
+}

@@ -1,0 +1,66 @@
+//! What goes into a node. The shell and the simulator make these; [`crate::Node::handle`] is the only consumer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use proto::raftpb;
+
+/// Names a waiting caller; opaque to the node. The shell puts its serving thread and slot into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(pub u64);
+
+/// Time since the process started, from a clock that never goes back.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Now(pub Duration);
+
+/// One thing that happened to the member.
+#[derive(Debug)]
+pub enum Event {
+    /// Time has passed. Due every [`crate::Config::tick`]; late or missing ticks only delay.
+    Tick { now: Now },
+    /// Requests to put into the log, one batch per hand-over of a serving thread.
+    Propose(Vec<Proposal>),
+    /// Linearizable reads that wait for a read index, one batch per hand-over.
+    Read(Vec<Token>),
+    /// Lease requests that the leader answers from memory.
+    Lease(Vec<LeaseRequest>),
+    /// Messages from other members, already validated by the peer door.
+    Step(Vec<raftpb::Message>),
+    /// The WAL thread carried out all jobs up to and including `job`.
+    WalDone { job: u64, result: Result<(), storage::Fault> },
+    /// The backend thread carried out a job.
+    BackendDone(machine::BackendDone),
+    /// Asks for an orderly end: leadership is given away if possible, then [`crate::Effects::stop`] is set.
+    Stop,
+}
+
+/// One request for the log.
+#[derive(Debug)]
+pub struct Proposal {
+    /// Who waits for the outcome.
+    pub token: Token,
+    /// The request id, unique in the cluster ([`crate::RequestIds`]), equal to `header.ID` inside `data`.
+    pub id: u64,
+    /// An encoded `InternalRaftRequest`.
+    pub data: Bytes,
+}
+
+/// One lease request answered from the primary's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseRequest {
+    /// Who waits for the answer.
+    pub token: Token,
+    /// What is asked.
+    pub kind: LeaseRequestKind,
+}
+
+/// What a [`LeaseRequest`] asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseRequestKind {
+    /// Renew the lease.
+    KeepAlive { id: i64 },
+    /// Tell the remaining time, and the attached keys if asked.
+    TimeToLive { id: i64, keys: bool },
+    /// List all leases.
+    Leases,
+}
