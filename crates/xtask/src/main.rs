@@ -1,1 +1,29 @@
-fn main() {}
+//! The project's own tools: `cargo xtask <subcommand>`. One file per subcommand.
+
+mod codegen;
+mod workspace;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <subcommand>
+
+  codegen [--check]   generate crates/proto/src/generated from its definitions; only compare with --check
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments.as_slice() {
+        ["codegen"] => codegen::write(),
+        ["codegen", "--check"] => codegen::check(),
+        _ => Err(anyhow::anyhow!("{USAGE}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            workspace::complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
