@@ -5,6 +5,7 @@
     unused_qualifications,
     clippy::all,
     clippy::pedantic,
+    clippy::allow_attributes_without_reason,
     clippy::derive_partial_eq_without_eq,
     clippy::large_stack_frames,
     clippy::or_fun_call,
