@@ -43,6 +43,10 @@ pub trait Disk: Send + Sync + Debug {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Tells how many bytes can still be written to the file system that holds `path`.
     fn available_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// Tells the permission bits of `path`. A disk without permissions says 0700.
+    fn mode(&self, path: &Path) -> io::Result<u32> {
+        self.exists(path)?.then_some(0o700).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
 }
 
 /// One open file. Methods take `&self`: callers order their own reads and writes.
