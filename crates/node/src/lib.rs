@@ -1,1 +1,3 @@
-//! See `docs/architecture.md`.
+//! One whole member, synchronous: events in, effects out (`docs/architecture.md`).
+
+mod consensus;

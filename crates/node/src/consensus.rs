@@ -1,0 +1,545 @@
+//! Raft, behind one door: raft-rs is seen in this module and nowhere else.
+//!
+//! [`Consensus`] turns messages, ticks and proposals into [`Output`]: what to persist, what to send, what to apply. It
+//! promises:
+//!
+//! * Everything is persisted in the order in which it is handed out, and a message that promises durability is handed
+//!   out only after [`Consensus::persisted`] has confirmed what it promises. A leader's entries leave for its
+//!   followers while its own disk still works on them.
+//! * A configuration change is carried as etcd's bytes; raft-rs sees a stand-in ([`convert`]).
+//! * Each read index request has a context that was never used before. A context used twice would let a deposed leader
+//!   confirm a read with an old round's answers.
+//! * No message of a peer reaches raft-rs before [`validate`] has judged it.
+//! * Equal inputs give equal outputs: the election timeout comes from a seed.
+
+mod convert;
+mod forwarded;
+mod log;
+mod logger;
+#[cfg(test)]
+mod tests;
+mod timeout;
+mod validate;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use proto::raftpb;
+use raft::eraftpb::{self, EntryType};
+use raft::{ProgressState, RawNode, StateRole};
+
+pub(crate) use convert::Unusable;
+use forwarded::ForwardedReads;
+use log::Log;
+pub(crate) use log::Position;
+
+/// Bytes of entries in one message, as etcd has it.
+const APPEND_BYTES_MAX: u64 = 1 << 20;
+
+/// Messages with entries on their way to one follower, as etcd has it.
+const APPENDS_IN_FLIGHT_MAX: usize = 512;
+
+/// Ticks between heartbeats.
+const HEARTBEAT_TICKS: usize = 1;
+
+/// How raft runs on this member.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    /// This member.
+    pub(crate) id: u64,
+    /// Ticks without a leader before an election; timeouts are drawn from this up to twice as many.
+    pub(crate) election_ticks: usize,
+    /// Whether to ask before raising the term.
+    pub(crate) pre_vote: bool,
+    /// What election timeouts are derived from.
+    pub(crate) seed: u64,
+}
+
+/// What raft starts from.
+#[derive(Debug)]
+pub(crate) struct Durable {
+    /// The last durable term, vote and commit index.
+    pub(crate) hard_state: raftpb::HardState,
+    /// The configuration at `applied`.
+    pub(crate) conf_state: raftpb::ConfState,
+    /// Where `entries` begin.
+    pub(crate) start: Position,
+    /// The durable entries behind `start`.
+    pub(crate) entries: Vec<raftpb::Entry>,
+    /// What is applied already.
+    pub(crate) applied: u64,
+}
+
+/// Raft of one member.
+pub(crate) struct Consensus {
+    raw: RawNode<Log>,
+    options: Options,
+    /// Counts elections that timed out in the current term.
+    attempt: u64,
+    attempt_term: u64,
+    /// Handed out and not confirmed, in order.
+    persisting: VecDeque<Persisting>,
+    /// A commit index that is not durable; it need not be, and joins the next thing that is written.
+    lazy_commit: Option<raftpb::HardState>,
+    /// Reads that followers forwarded to this leader.
+    forwarded: ForwardedReads,
+}
+
+/// One of raft's `Ready`s on its way to the disk.
+#[derive(Debug)]
+struct Persisting {
+    job: u64,
+    number: u64,
+    first: u64,
+    last: u64,
+    messages: Vec<raftpb::Message>,
+}
+
+/// What [`Consensus::advance`] asks for, each list in order.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// To be made durable.
+    pub(crate) persist: Option<Persist>,
+    /// To be sent now.
+    pub(crate) messages: Vec<raftpb::Message>,
+    /// To be applied now.
+    pub(crate) committed: Vec<Committed>,
+    /// Contexts of [`Consensus::read_index`], with the index that has to be applied before the read.
+    pub(crate) reads: Vec<(u64, u64)>,
+}
+
+/// What has to be durable.
+#[derive(Debug, Default)]
+pub(crate) struct Persist {
+    /// Entries; they replace those at their indexes and behind.
+    pub(crate) entries: Vec<raftpb::Entry>,
+    /// Term, vote and commit index, when one has changed.
+    pub(crate) hard_state: Option<raftpb::HardState>,
+}
+
+/// A committed entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Committed {
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+    pub(crate) payload: Payload,
+}
+
+/// What a committed entry holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Payload {
+    /// A request; empty in the first entry of a leader's term.
+    Request(Bytes),
+    /// An encoded `raftpb.ConfChange`.
+    ConfChange(Bytes),
+}
+
+/// Where this member stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Status {
+    pub(crate) term: u64,
+    /// 0 when there is none.
+    pub(crate) leader: u64,
+    pub(crate) is_leader: bool,
+    pub(crate) commit: u64,
+    /// Whether this member is the only voter.
+    pub(crate) is_lone: bool,
+    pub(crate) is_learner: bool,
+    /// Whether an entry of the current term is committed, which reads have to wait for.
+    pub(crate) has_committed_in_term: bool,
+}
+
+/// Why raft could not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The log holds what raft cannot use.
+    #[error("log entry {index}: {reason}")]
+    Entry {
+        index: u64,
+        #[source]
+        reason: Unusable,
+    },
+    /// A configuration change that cannot be.
+    #[error("configuration change cannot be applied: {0}")]
+    ConfChange(String),
+    /// The durable parts do not fit together.
+    #[error("{0}")]
+    Inconsistent(String),
+}
+
+/// A proposal was not taken: there is no leader, or it is about to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dropped;
+
+impl Consensus {
+    /// Starts from what is durable.
+    pub(crate) fn new(options: Options, durable: Durable) -> Result<Self, Error> {
+        let Durable { mut hard_state, conf_state, start, entries, applied } = durable;
+        let last = start.index + entries.len() as u64;
+        if applied < start.index || applied > last {
+            return Err(Error::Inconsistent(format!(
+                "applied index {applied} is outside of the log ({}..={last})",
+                start.index
+            )));
+        }
+        // The commit index is written late; what is applied was committed.
+        hard_state.commit = hard_state.commit.max(applied);
+        if hard_state.commit > last {
+            return Err(Error::Inconsistent(format!(
+                "commit index {} is beyond the end of the log, {last}",
+                hard_state.commit
+            )));
+        }
+        let mut log = Log::new(
+            start,
+            convert::hard_state_in(hard_state),
+            convert::conf_state_in(&conf_state),
+        );
+        for (expected, entry) in (start.index + 1..).zip(entries) {
+            let index = entry.index;
+            if index != expected {
+                return Err(Error::Inconsistent(format!(
+                    "log entry {index} stands where {expected} belongs"
+                )));
+            }
+            let entry =
+                convert::entry_in(entry).map_err(|reason| Error::Entry { index, reason })?;
+            log.append(&[entry]);
+        }
+        let raw = RawNode::new(&config(options, applied), log, &logger::logger())
+            .map_err(|error| Error::Inconsistent(error.to_string()))?;
+        let mut consensus = Self {
+            raw,
+            options,
+            attempt: 0,
+            attempt_term: 0,
+            persisting: VecDeque::new(),
+            lazy_commit: None,
+            forwarded: ForwardedReads::default(),
+        };
+        consensus.set_election_timeout();
+        Ok(consensus)
+    }
+
+    /// Lets one tick pass.
+    pub(crate) fn tick(&mut self) {
+        if self.may_be_elected() && self.raw.tick() && !self.status().is_leader {
+            self.attempt += 1;
+        }
+        self.set_election_timeout();
+    }
+
+    /// Lets `ticks` pass for the election timeout only; used at start, when nobody can know of a leader yet.
+    pub(crate) fn hasten_election(&mut self, ticks: usize) {
+        if self.raw.raft.state == StateRole::Follower {
+            let elapsed = &mut self.raw.raft.election_elapsed;
+            *elapsed = (*elapsed).max(ticks.min(self.options.election_ticks));
+        }
+    }
+
+    /// Starts an election at once, if this member can win one.
+    pub(crate) fn campaign(&mut self) {
+        if self.raw.raft.promotable() && self.may_be_elected() {
+            // Raft refuses while a committed configuration change is not applied; the election timeout tries again.
+            if let Err(error) = self.raw.campaign() {
+                tracing::warn!(%error, "cannot campaign");
+            }
+        }
+        self.set_election_timeout();
+    }
+
+    /// Proposes requests, as one message.
+    pub(crate) fn propose(
+        &mut self,
+        requests: impl IntoIterator<Item = Bytes>,
+    ) -> Result<(), Dropped> {
+        let entries = requests
+            .into_iter()
+            .map(|data| eraftpb::Entry { data, ..Default::default() })
+            .collect();
+        self.propose_entries(entries)
+    }
+
+    /// Proposes an encoded `raftpb.ConfChange`. While another one is not applied, an entry without effect takes its
+    /// place in the log.
+    pub(crate) fn propose_conf_change(&mut self, change: Bytes) -> Result<(), Dropped> {
+        let entry = raftpb::Entry {
+            r#type: raftpb::EntryType::EntryConfChange.into(),
+            data: change,
+            ..Default::default()
+        };
+        let entry = convert::entry_in(entry).map_err(|_own_mistake| Dropped)?;
+        self.propose_entries(vec![entry])
+    }
+
+    fn propose_entries(&mut self, entries: Vec<eraftpb::Entry>) -> Result<(), Dropped> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let message = eraftpb::Message {
+            msg_type: eraftpb::MessageType::MsgPropose.into(),
+            from: self.options.id,
+            entries,
+            ..Default::default()
+        };
+        let result = self.raw.step(message);
+        self.set_election_timeout();
+        result.map_err(|_no_leader| Dropped)
+    }
+
+    /// Asks for a read index. `context` must never have been used before, on any member. There may never be an answer.
+    pub(crate) fn read_index(&mut self, context: u64) {
+        self.raw.read_index(context.to_be_bytes().to_vec());
+        self.set_election_timeout();
+    }
+
+    /// Takes a message of a peer. `fresh` is a context never used before, for a read that the peer forwards.
+    pub(crate) fn step(
+        &mut self,
+        mut message: raftpb::Message,
+        fresh: u64,
+    ) -> Result<(), Unusable> {
+        let status = self.status();
+        let own = validate::Own {
+            id: self.options.id,
+            term: status.term,
+            last: self.raw.raft.raft_log.last_index(),
+            is_leader: status.is_leader,
+            is_persisting: self.is_persisting(),
+            is_lone: status.is_lone,
+        };
+        let kind = validate::check(&message, own)?;
+        if kind == raftpb::MessageType::MsgReadIndex && status.is_leader {
+            // Before the term's first commit raft drops reads; the follower asks again.
+            self.forwarded.admit(&mut message, fresh, status.term)?;
+        }
+        if let Err(error) = self.raw.step(convert::message_in(message)?) {
+            // A dropped proposal times out at its proposer, and one from an unknown peer is of no use.
+            tracing::debug!(%error, "message dropped by raft");
+        }
+        self.set_election_timeout();
+        Ok(())
+    }
+
+    /// Reports that messages to a peer get lost.
+    pub(crate) fn unreachable(&mut self, peer: u64) {
+        self.raw.report_unreachable(peer);
+        self.set_election_timeout();
+    }
+
+    /// Gives leadership to the voter that is furthest, if there is one besides this member.
+    pub(crate) fn transfer_leadership(&mut self) {
+        let own = self.options.id;
+        let voters = self.raw.raft.prs().conf().voters().ids();
+        let best = voters
+            .iter()
+            .filter(|&id| id != own)
+            .filter_map(|id| self.raw.raft.prs().get(id).map(|progress| (progress.matched, id)))
+            .max();
+        if let Some((_, id)) = best {
+            self.raw.transfer_leader(id);
+        }
+        self.set_election_timeout();
+    }
+
+    /// Collects all that is to be done. `job` names what has to be persisted, if anything has.
+    pub(crate) fn advance(&mut self, job: u64) -> Output {
+        let mut output = Output::default();
+        while self.raw.has_ready() {
+            self.take_ready(job, &mut output);
+        }
+        self.set_election_timeout();
+        output
+    }
+
+    fn take_ready(&mut self, job: u64, output: &mut Output) {
+        let mut ready = self.raw.ready();
+        assert!(
+            ready.snapshot().is_empty(),
+            "snapshots of peers are refused before raft sees them"
+        );
+        output.messages.extend(self.forwarded.answer(ready.take_messages()));
+        output.committed.extend(ready.take_committed_entries().into_iter().map(committed));
+        for read in ready.take_read_states() {
+            if let Ok(context) = <[u8; 8]>::try_from(read.request_ctx.as_slice()) {
+                output.reads.push((u64::from_be_bytes(context), read.index));
+            }
+        }
+        let must_persist = ready.must_sync();
+        if let Some(hard_state) = ready.hs() {
+            self.lazy_commit = Some(convert::hard_state_out(hard_state));
+        }
+        // Raft reads entries back from the log from now on, durable or not.
+        self.raw.mut_store().append(ready.entries());
+        let first = ready.entries().first().map_or(u64::MAX, |entry| entry.index);
+        let last = ready.entries().last().map_or(0, |entry| entry.index);
+        if must_persist {
+            let persist = output.persist.get_or_insert_default();
+            persist.entries.extend(ready.take_entries().into_iter().map(convert::entry_out));
+            persist.hard_state = self.lazy_commit.take().or(persist.hard_state);
+        }
+        let messages = self.forwarded.answer(ready.take_persisted_messages());
+        let number = ready.number();
+        self.raw.advance_append_async(ready);
+        let job = match self.persisting.back() {
+            _ if must_persist => job,
+            Some(before) => before.job,
+            None => {
+                self.raw.on_persist_ready(number);
+                output.messages.extend(messages);
+                return;
+            }
+        };
+        self.persisting.push_back(Persisting { job, number, first, last, messages });
+    }
+
+    /// Returns a commit index that has not been handed out for persisting; it need not be synced.
+    pub(crate) fn take_lazy_commit(&mut self) -> Option<raftpb::HardState> {
+        self.lazy_commit.take()
+    }
+
+    /// Confirms that all up to `job` is durable; returns the messages that waited for it.
+    pub(crate) fn persisted(&mut self, job: u64) -> Vec<raftpb::Message> {
+        let mut messages = Vec::new();
+        let mut done: Option<Persisting> = None;
+        while let Some(mut ready) = self.persisting.pop_front_if(|ready| ready.job <= job) {
+            messages.append(&mut ready.messages);
+            done = Some(ready);
+        }
+        // Entries that are being replaced must not count: after a crash between the two writes they could be gone. The
+        // replacement's confirmation counts for both.
+        if let Some(done) = done
+            && !self.persisting.iter().any(|ready| ready.first <= done.last)
+        {
+            self.raw.on_persist_ready(done.number);
+        }
+        self.set_election_timeout();
+        messages
+    }
+
+    /// Reports that everything up to `index` is applied.
+    pub(crate) fn applied_to(&mut self, index: u64) {
+        self.raw.advance_apply_to(index);
+    }
+
+    /// Puts a committed and accepted configuration change into effect.
+    pub(crate) fn apply_conf_change(&mut self, change: &raftpb::ConfChange) -> Result<(), Error> {
+        let translated = convert::conf_change_in(change)
+            .map_err(|error| Error::ConfChange(error.to_string()))?;
+        if let Some(translated) = translated {
+            self.raw
+                .apply_conf_change(&translated)
+                .map_err(|error| Error::ConfChange(error.to_string()))?;
+        }
+        self.set_election_timeout();
+        Ok(())
+    }
+
+    /// Returns the configuration in effect.
+    pub(crate) fn conf_state(&self) -> raftpb::ConfState {
+        let mut state = convert::conf_state_out(&self.raw.raft.prs().conf().to_conf_state());
+        state.voters.sort_unstable();
+        state.learners.sort_unstable();
+        state
+    }
+
+    /// Drops applied entries from memory beyond `entries_max` and `bytes_max`.
+    pub(crate) fn trim(&mut self, entries_max: u64, bytes_max: usize) {
+        let applied = self.raw.raft.raft_log.applied();
+        let durable = self.raw.raft.raft_log.persisted;
+        self.raw.mut_store().trim(applied.min(durable), entries_max, bytes_max);
+    }
+
+    /// Returns where this member stands.
+    pub(crate) fn status(&self) -> Status {
+        let raft = &self.raw.raft;
+        let is_leader = raft.state == StateRole::Leader;
+        Status {
+            term: raft.term,
+            leader: raft.leader_id,
+            is_leader,
+            commit: raft.raft_log.committed,
+            is_lone: raft.prs().is_singleton() && raft.promotable(),
+            is_learner: raft.prs().conf().learners().contains(&self.options.id),
+            has_committed_in_term: raft.commit_to_current_term(),
+        }
+    }
+
+    /// Returns the index of the last entry, durable or not.
+    pub(crate) fn last(&self) -> u64 {
+        self.raw.raft.raft_log.last_index()
+    }
+
+    /// Returns the term of the entry at `index`, if it is known.
+    pub(crate) fn term_of(&self, index: u64) -> Option<u64> {
+        self.raw.raft.store().term_of(index)
+    }
+
+    /// Returns entries and bytes of the log in memory.
+    pub(crate) fn in_memory(&self) -> (u64, usize) {
+        let log = self.raw.raft.store();
+        (log.last() - log.start().index, log.bytes())
+    }
+
+    /// Tells whether a follower has as good as all of the log: at least nine tenths of what this leader has.
+    pub(crate) fn is_in_sync(&self, peer: u64) -> bool {
+        let own = self.last();
+        self.raw.raft.prs().get(peer).is_some_and(|progress| {
+            progress.state == ProgressState::Replicate
+                && u128::from(progress.matched) * 10 >= u128::from(own) * 9
+        })
+    }
+
+    fn is_persisting(&self) -> bool {
+        self.persisting.iter().any(|ready| ready.last != 0)
+    }
+
+    /// A lone voter wins an election in the same call, which raft bears only when its log is durable.
+    fn may_be_elected(&self) -> bool {
+        let is_leader = self.raw.raft.state == StateRole::Leader;
+        is_leader || !self.raw.raft.prs().is_singleton() || self.persisting.is_empty()
+    }
+
+    /// Replaces the timeout that raft may have drawn from the operating system's randomness.
+    fn set_election_timeout(&mut self) {
+        let term = self.raw.raft.term;
+        if self.attempt_term != term {
+            self.attempt_term = term;
+            self.attempt = 0;
+        }
+        let Options { seed, id, election_ticks, .. } = self.options;
+        let timeout = timeout::election_timeout(seed ^ id, term, self.attempt, election_ticks);
+        self.raw.raft.set_randomized_election_timeout(timeout);
+    }
+}
+
+impl std::fmt::Debug for Consensus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consensus")
+            .field("status", &self.status())
+            .field("persisting", &self.persisting.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn config(options: Options, applied: u64) -> raft::Config {
+    raft::Config {
+        id: options.id,
+        election_tick: options.election_ticks,
+        heartbeat_tick: HEARTBEAT_TICKS,
+        applied,
+        max_size_per_msg: APPEND_BYTES_MAX,
+        max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
+        check_quorum: true,
+        pre_vote: options.pre_vote,
+        ..raft::Config::default()
+    }
+}
+
+fn committed(entry: eraftpb::Entry) -> Committed {
+    let payload = match entry.entry_type() {
+        EntryType::EntryConfChange => Payload::ConfChange(entry.context),
+        EntryType::EntryNormal | EntryType::EntryConfChangeV2 => Payload::Request(entry.data),
+    };
+    Committed { index: entry.index, term: entry.term, payload }
+}
