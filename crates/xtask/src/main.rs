@@ -1,6 +1,8 @@
 //! The project's own tools: `cargo xtask <subcommand>`. One file per subcommand.
 
+mod ci;
 mod codegen;
+mod tidy;
 mod workspace;
 
 use std::process::ExitCode;
@@ -8,15 +10,19 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask <subcommand>
 
+  ci                  everything a change has to pass
   codegen [--check]   generate crates/proto/src/generated from its definitions; only compare with --check
+  tidy                check the house rules that no compiler knows
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments.as_slice() {
+        ["ci"] => ci::run(),
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
+        ["tidy"] => tidy::run(),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
     match result {
