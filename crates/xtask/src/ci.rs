@@ -132,3 +132,21 @@ fn succeed(command: &mut Command) -> Result<Outcome> {
     }
     Ok(Outcome::Passed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_tool_is_skipped_and_not_passed() {
+        assert!(matches!(tool("no-such-tool-of-quorate", &[]).unwrap(), Outcome::Skipped(_)));
+        assert!(matches!(subcommand("no-such-tool-of-quorate", &[]).unwrap(), Outcome::Skipped(_)));
+    }
+
+    #[test]
+    fn a_step_fails_with_its_command() {
+        assert!(matches!(cargo(&["--version"]).unwrap(), Outcome::Passed));
+        let error = cargo(&["--no-such-flag"]).err().unwrap();
+        assert!(error.to_string().contains("--no-such-flag"), "{error}");
+    }
+}
