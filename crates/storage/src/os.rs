@@ -1,5 +1,7 @@
 //! The operating system's disk: the only file of the project, at or below `node`, that opens files.
 
+#![expect(clippy::disallowed_types, reason = "the one place that opens files")]
+
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
