@@ -6,6 +6,10 @@ pub mod os;
 
 mod fault;
 
+pub mod datadir;
+pub mod snap;
+pub mod wal;
+
 pub use disk::{Disk, File, OpenMode};
 pub use fault::{Fault, FullCause, OrFault};
 pub use os::OsDisk;
