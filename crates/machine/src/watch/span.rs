@@ -1,0 +1,37 @@
+//! The keys that a watcher watches.
+
+use bytes::Bytes;
+
+use super::Refused;
+
+/// A non-empty set of keys: one, or all from `start` to before `end`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Span {
+    /// One key.
+    Key(Bytes),
+    /// Keys from `start` on, below `end` if there is one. Invariant: `start` < `end`.
+    Range { start: Bytes, end: Option<Bytes> },
+}
+
+impl Span {
+    /// Reads `key` and `range_end` of a watch request: an empty key is the least one, an end of one zero byte is none.
+    pub(super) fn parse(key: &Bytes, range_end: &Bytes) -> Result<Self, Refused> {
+        let start = if key.is_empty() { Bytes::from_static(b"\0") } else { key.clone() };
+        match &range_end[..] {
+            b"" => Ok(Self::Key(start)),
+            b"\0" => Ok(Self::Range { start, end: None }),
+            end if end <= &start[..] => Err(Refused::EmptyRange),
+            _ => Ok(Self::Range { start, end: Some(range_end.clone()) }),
+        }
+    }
+
+    /// Tells whether `key` is one of them.
+    pub(super) fn contains(&self, key: &[u8]) -> bool {
+        match self {
+            Self::Key(one) => one == key,
+            Self::Range { start, end } => {
+                &start[..] <= key && end.as_ref().is_none_or(|end| end > key)
+            }
+        }
+    }
+}
