@@ -21,6 +21,7 @@ pub(crate) struct Keep {
 
 impl Keep {
     /// How many revisions survive, also those above the recorded maximum (see [`super::Sweep::recording_up_to`]).
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -38,6 +39,7 @@ impl Keep {
     }
 
     /// Bytes on the heap.
+    #[cfg(test)]
     pub(crate) fn memory_bytes(&self) -> usize {
         self.packed.capacity()
     }

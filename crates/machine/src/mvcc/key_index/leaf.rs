@@ -78,7 +78,7 @@ pub(super) struct Written {
     /// The last change of the key before and after, if it had or has any.
     pub(super) before: Option<Change>,
     pub(super) after: Option<Change>,
-    /// Whether the key is new in the leaf, and there as its last entry.
+    /// Where the key lies, if it is new in the leaf.
     pub(super) inserted: Option<Place>,
 }
 
@@ -191,21 +191,8 @@ impl Leaf {
         count
     }
 
-    /// Live keys before `key`.
-    pub(super) fn live_before(&self, key: &[u8]) -> usize {
-        let to = self.position(key);
-        let mut next = 0;
-        let mut count = 0;
-        while next < to {
-            let entry = self.entry(next);
-            next = entry.end;
-            count += usize::from(entry.flags & ALIVE != 0);
-        }
-        count
-    }
-
-    /// The live key with `rank` live keys of this leaf before it.
-    pub(super) fn live_key(&self, mut rank: usize) -> Option<Vec<u8>> {
+    /// The key with `rank` keys of this leaf before it, counting those that exist at main revision `at`.
+    pub(super) fn nth(&self, mut rank: usize, at: i64, histories: &Histories) -> Option<Vec<u8>> {
         let mut key = Vec::new();
         let mut next = 0;
         while next < self.bytes.len() {
@@ -213,7 +200,7 @@ impl Leaf {
             next = entry.end;
             key.truncate(entry.shared);
             key.extend_from_slice(self.suffix(&entry));
-            if entry.flags & ALIVE != 0 {
+            if histories.found(self.stored(&entry), at).is_some() {
                 if rank == 0 {
                     return Some(key);
                 }
@@ -223,6 +210,7 @@ impl Leaf {
         None
     }
 
+    /// Live keys.
     pub(super) fn live(&self) -> usize {
         let mut next = 0;
         let mut count = 0;

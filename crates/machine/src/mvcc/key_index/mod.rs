@@ -23,16 +23,13 @@ mod tests;
 
 use std::ops::ControlFlow;
 
-pub(crate) use keep::{Keep, KeepCursor};
+pub(crate) use keep::KeepCursor;
 pub(crate) use sweep::Sweep;
 
 use crate::mvcc::revision::Revision;
 use history::{Change, Histories};
 use leaf::{Write, Written};
 use tree::Child;
-
-/// The main revision to ask for what is current.
-pub(crate) const CURRENT: i64 = i64::MAX;
 
 /// An ordered map from key to history.
 #[derive(Debug, Default)]
@@ -148,7 +145,7 @@ impl KeyIndex {
         Ok(())
     }
 
-    /// What a reader of `key` at main revision `at` sees.
+    /// What a reader of `key` at main revision `at` sees; `i64::MAX` is the current one.
     pub(crate) fn get(&self, key: &[u8], at: i64) -> Option<Found> {
         self.root.get(key, at, &self.histories)
     }
@@ -176,10 +173,18 @@ impl KeyIndex {
         bounds(start, end).map_or(0, |bounds| self.root.count(bounds, at, &self.histories))
     }
 
-    /// The live key that has `skip` live keys from `start` on before it, in O(log n): what an offset, or the last keys of a
-    /// range, begin with. Knows only the current revision.
-    pub(crate) fn live_key_from(&self, start: &[u8], skip: usize) -> Option<Vec<u8>> {
-        self.root.live_key(self.root.live_before(start).checked_add(skip)?)
+    /// The key with `skip` keys from `start` on before it, of those that exist at main revision `at`: where an offset, or the
+    /// last keys of a range, begin. As fast as [`Self::count`].
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "for descending reads with a limit, which still read all of the range"
+        )
+    )]
+    pub(crate) fn nth(&self, start: &[u8], skip: usize, at: i64) -> Option<Vec<u8>> {
+        let before = self.count(b"", End::Before(start), at);
+        self.root.nth(before.checked_add(skip)?, at, &self.histories)
     }
 
     /// Keys that exist at the current revision.
@@ -193,6 +198,7 @@ impl KeyIndex {
     }
 
     /// Bytes used, in all but the allocator's own book-keeping. Walks all nodes, but not the keys.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for a metric that is not yet exported"))]
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of::<Self>() + self.root.memory_bytes() + self.histories.memory_bytes()
     }

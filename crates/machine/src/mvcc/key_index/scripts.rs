@@ -7,6 +7,7 @@ use std::path::Path;
 
 use goldenscript::{ArgumentConsumer, Command, Context, Runner};
 
+use super::keep::Keep;
 use super::*;
 
 #[derive(Debug, Default)]
@@ -39,7 +40,7 @@ impl Script {
     fn put(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
         let (key, revision) = (position(args)?, revision(position(args)?)?);
         let Put { created, version, previous } = self.index.put(key.as_bytes(), revision);
-        let previous = previous.map_or("none".into(), text);
+        let previous = previous.map_or_else(|| "none".into(), text);
         Ok(format!("created {created}, version {version}, previous {previous}\n"))
     }
 
@@ -47,7 +48,7 @@ impl Script {
     fn delete(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
         let (key, revision) = (position(args)?, revision(position(args)?)?);
         let previous = self.index.tombstone(key.as_bytes(), revision);
-        Ok(format!("previous {}\n", previous.map_or("none, nothing written".into(), text)))
+        Ok(format!("previous {}\n", previous.map_or_else(|| "none, nothing written".into(), text)))
     }
 
     /// `restore <key> <revision> created=<main> version=<n>`, or `restore <key> <revision>` for a tombstone
@@ -68,7 +69,7 @@ impl Script {
         let mut output = String::new();
         let mut at = args.next_pos();
         loop {
-            let seen = match self.index.get(key.as_bytes(), at.map_or(Ok(CURRENT), str::parse)?) {
+            let seen = match self.index.get(key.as_bytes(), at.map_or(Ok(i64::MAX), str::parse)?) {
                 None => "absent".into(),
                 Some(Found { modified, created, version }) => {
                     format!("modified {}, created {created}, version {version}", text(modified))
@@ -84,7 +85,7 @@ impl Script {
 
     /// `list [at=<main>]`: the keys, and how many the index holds, dead ones included
     fn list(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
-        let at = args.take_key("at").map_or(Ok(CURRENT), str::parse)?;
+        let at = args.take_key("at").map_or(Ok(i64::MAX), str::parse)?;
         let mut keys = Vec::new();
         self.index.range(b"", End::Unbounded, at, |key, _| {
             keys.push(String::from_utf8_lossy(key).into_owned());

@@ -105,7 +105,7 @@ impl Child {
         let left = std::mem::take(self);
         self.live = left.live + sibling.live;
         self.newest = left.newest.max(sibling.newest);
-        self.node = Node::Branch(Branch::new(vec![left, sibling]));
+        self.node = Node::Branch(Box::new(Branch::new(vec![left, sibling])));
     }
 
     /// Visits the keys within `bounds` that exist at `visit.at`, until told to stop.
@@ -139,29 +139,18 @@ impl Child {
         }
     }
 
-    /// Live keys before `key`.
-    pub(super) fn live_before(&self, key: &[u8]) -> usize {
-        match &self.node {
-            Node::Leaf(leaf) => leaf.live_before(key),
-            Node::Branch(branch) => {
-                let index = branch.find(key);
-                let before: usize = branch.children[..index].iter().map(|child| child.live).sum();
-                before + branch.children[index].live_before(key)
-            }
-        }
-    }
-
-    /// The live key with `rank` live keys before it.
-    pub(super) fn live_key(&self, mut rank: usize) -> Option<Vec<u8>> {
+    /// The key with `rank` keys before it, counting those that exist at main revision `at`.
+    pub(super) fn nth(&self, mut rank: usize, at: i64, histories: &Histories) -> Option<Vec<u8>> {
         let branch = match &self.node {
-            Node::Leaf(leaf) => return leaf.live_key(rank),
+            Node::Leaf(leaf) => return leaf.nth(rank, at, histories),
             Node::Branch(branch) => branch,
         };
         for child in &branch.children {
-            if rank < child.live {
-                return child.live_key(rank);
+            let count = child.count((None, None), at, histories);
+            if rank < count {
+                return child.nth(rank, at, histories);
             }
-            rank -= child.live;
+            rank -= count;
         }
         None
     }
@@ -251,7 +240,7 @@ impl Child {
             low: children[0].low.clone(),
             live: children.iter().map(|child| child.live).sum(),
             newest: children.iter().map(|child| child.newest).max().unwrap_or_default(),
-            node: Node::Branch(Branch::new(children)),
+            node: Node::Branch(Box::new(Branch::new(children))),
         }
     }
 
@@ -296,10 +285,10 @@ impl Child {
 }
 
 impl Branch {
-    fn new(children: Vec<Child>) -> Box<Self> {
+    fn new(children: Vec<Child>) -> Self {
         let mut branch = Self { children, prefix: 0, heads: Vec::new() };
         branch.index();
-        Box::new(branch)
+        branch
     }
 
     /// Rebuilds `prefix` and `heads`.
