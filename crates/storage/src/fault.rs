@@ -150,7 +150,7 @@ mod tests {
     fn damage_names_file_offset_and_remedy() {
         let fault = Fault::damaged(Path::new("a.wal"), 512, "checksum mismatch", "restore it");
         assert_eq!(
-            fault.clone().to_string(),
+            fault.to_string(),
             "a.wal is damaged at offset 512: checksum mismatch; restore it"
         );
     }

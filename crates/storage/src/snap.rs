@@ -12,6 +12,7 @@ use proto::{raftpb, snappb, walpb};
 
 use crate::disk::{Disk, OpenMode};
 use crate::fault::{Fault, OrFault};
+use crate::length;
 
 const SUFFIX: &str = ".snap";
 const DATABASE_SUFFIX: &str = ".snap.db";
@@ -57,7 +58,7 @@ pub fn load(disk: &dyn Disk, path: &Path) -> Result<raftpb::Snapshot, Fault> {
     if len > FILE_BYTES_MAX {
         return Err(damaged(format!("{len} bytes are too many for a snapshot file")));
     }
-    let mut encoded = vec![0; len as usize];
+    let mut encoded = vec![0; length(len)];
     file.read_exact_at(0, &mut encoded).or_fault("read", path)?;
     let envelope = snappb::Snapshot::decode(Bytes::from(encoded))
         .map_err(|error| damaged(format!("it does not decode: {error}")))?;
@@ -189,11 +190,18 @@ mod tests {
         let marks = [mark(1, 10), mark(1, 20)];
         for position in 0..good.len() {
             let mut bad = good.clone();
-            bad[position] ^= 0x10;
+            bad[position] ^= 0x01;
             std::fs::write(&newest, &bad).unwrap();
-            assert_eq!(load_newest(&OsDisk, dir, &marks).unwrap(), Some(snapshot(1, 10)), "{position}");
+            assert_eq!(
+                load_newest(&OsDisk, dir, &marks).unwrap(),
+                Some(snapshot(1, 10)),
+                "{position}"
+            );
             assert!(!newest.exists());
-            assert_eq!(std::fs::read(dir.join("0000000000000001-0000000000000014.snap.broken")).unwrap(), bad);
+            assert_eq!(
+                std::fs::read(dir.join("0000000000000001-0000000000000014.snap.broken")).unwrap(),
+                bad
+            );
         }
         std::fs::write(&newest, b"").unwrap();
         assert_eq!(load_newest(&OsDisk, dir, &marks).unwrap(), Some(snapshot(1, 10)));

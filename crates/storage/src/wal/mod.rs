@@ -153,7 +153,7 @@ impl Wal {
         encoder.metadata(&metadata);
         encoder.snapshot(&walpb::Snapshot::default());
 
-        let mut spare = Spare::default();
+        let mut spare = Spare::without_leftovers(&*disk, dir)?;
         let name = Name { sequence: 0, index: 0 };
         let bytes = options.segment_bytes;
         let tail = spare.publish(&*disk, dir, bytes, name, encoder.pending())?;
@@ -298,7 +298,10 @@ impl Wal {
         if pending.is_empty() {
             return Ok(());
         }
-        self.tail.file.write_all_at(self.tail_offset, pending).or_fault("write", &self.tail.path)?;
+        self.tail
+            .file
+            .write_all_at(self.tail_offset, pending)
+            .or_fault("write", &self.tail.path)?;
         let written = pending.len() as u64;
         self.tail_offset += written;
         self.stats.written_bytes += written;

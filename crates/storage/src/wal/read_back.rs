@@ -11,6 +11,7 @@ use super::record::Record;
 use super::segment::{self, Segment};
 use crate::disk::Disk;
 use crate::fault::Fault;
+use crate::length;
 
 /// Reads the marks of all snapshots that can be started from, oldest first: those that the log says are committed.
 /// A later mark belongs to a snapshot whose installation did not finish.
@@ -107,7 +108,7 @@ impl Wanted {
             self.entries.clear();
             self.bytes = 0;
         } else if entry.index <= end && entry.index < self.range.end {
-            for old in self.entries.drain((entry.index - self.range.start) as usize..) {
+            for old in self.entries.drain(length(entry.index - self.range.start)..) {
                 self.bytes -= old.encoded_len();
             }
             let bytes = entry.encoded_len();

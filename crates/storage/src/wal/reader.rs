@@ -20,6 +20,7 @@ use super::record::{
 use super::segment::Segment;
 use crate::disk::File;
 use crate::fault::{Fault, OrFault};
+use crate::length;
 
 /// Bytes read at a time; an entry keeps the piece it was read in alive.
 const PIECE_BYTES: u64 = 256 << 10;
@@ -65,7 +66,7 @@ impl<'a> Reader<'a> {
         loop {
             self.record_offset = self.window.offset;
             match self.frame()? {
-                Frame::Body(body, rest) => return self.record(body, rest),
+                Frame::Record(frame, bytes) => return self.record(frame, &bytes),
                 Frame::Torn if self.in_last_segment() => return Ok(Next::Torn),
                 Frame::Torn => return Err(self.damaged("the segment ends inside a record")),
                 Frame::End => {}
@@ -110,52 +111,40 @@ impl<'a> Reader<'a> {
         let body_offset = self.window.offset;
         if word == 0 {
             // The sector of a word is written with it: a record can only follow a lost word in the next sector.
-            if !body_offset.is_multiple_of(SECTOR_BYTES) && self.intact_record_at(body_offset)? {
-                return Err(self.damaged("the length of an intact record is zero"));
+            if !body_offset.is_multiple_of(SECTOR_BYTES) {
+                self.check_length(body_offset, 0)?;
             }
             return Ok(Frame::End);
         }
-        let Some(length) = FrameLength::decode(word) else {
+        let Some(frame) = FrameLength::decode(word) else {
             return Err(self.damaged(format!("{word:#018x} is no length of a record")));
         };
-        if length.body > BODY_BYTES_MAX {
-            return Err(self.damaged(format!("a record of {} bytes", length.body)));
+        if frame.body > BODY_BYTES_MAX {
+            return Err(self.damaged(format!("a record of {} bytes", frame.body)));
         }
-        if length.rest() > self.window.len.saturating_sub(body_offset) {
-            if self.intact_record_at(body_offset)? {
-                return Err(self.damaged("the length of an intact record is wrong"));
-            }
+        if frame.rest() > self.window.len.saturating_sub(body_offset) {
+            self.check_length(body_offset, frame.body)?;
             return Ok(Frame::Torn);
         }
-        let mut rest = self.window.take(length)?;
-        let whole = rest.clone();
-        rest.truncate(length.body as usize);
-        Ok(Frame::Body(rest, whole))
+        Ok(Frame::Record(frame, self.window.take(frame)?))
     }
 
-    /// Checks a body; `rest` is the body with its padding.
-    fn record(&mut self, body: Bytes, rest: Bytes) -> Result<Next, Fault> {
-        let stored = match walpb::Record::decode(body) {
+    /// Reads a record from `bytes`, its body with the padding.
+    fn record(&mut self, frame: FrameLength, bytes: &Bytes) -> Result<Next, Fault> {
+        let stored = match walpb::Record::decode(bytes.slice(..length(frame.body))) {
             Ok(stored) => stored,
             Err(error) => {
-                return self.torn_or_damaged(&rest, format!("the record does not decode: {error}"));
+                let what = format!("the record does not decode: {error}");
+                return self.torn_or_damaged(frame, bytes, what);
             }
         };
         if stored.r#type == Kind::Checksum as i64 {
-            // Zero is the chain of a reader that has seen nothing yet.
-            if self.chain != 0 && self.chain != stored.crc {
-                let what = format!(
-                    "checksum {:08x} of the segments before does not match {:08x}",
-                    self.chain, stored.crc
-                );
-                return Err(self.damaged(what));
-            }
-            self.chain = stored.crc;
+            self.continue_chain(stored.crc)?;
         } else {
             let computed = crc32c::crc32c_append(self.chain, &stored.data);
             if computed != stored.crc {
                 let what = format!("checksum {:08x} does not match {computed:08x}", stored.crc);
-                return self.torn_or_damaged(&rest, what);
+                return self.torn_or_damaged(frame, bytes, what);
             }
             self.chain = computed;
         }
@@ -165,47 +154,70 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn torn_or_damaged(&self, rest: &[u8], what: String) -> Result<Next, Fault> {
-        let offset = self.record_offset + WORD;
-        if !self.in_last_segment() || !has_zero_sector(offset, rest) {
+    /// Checks that a segment continues the one before, with the checksum at its beginning.
+    fn continue_chain(&mut self, stored: u32) -> Result<(), Fault> {
+        // Zero is the chain of a reader that has seen nothing yet.
+        if self.chain != 0 && self.chain != stored {
+            let what = format!("checksum {stored:08x} does not match {:08x} so far", self.chain);
             return Err(self.damaged(what));
         }
-        if self.intact_record_at(offset)? {
-            return Err(self.damaged("the length of an intact record is wrong"));
+        self.chain = stored;
+        Ok(())
+    }
+
+    fn torn_or_damaged(
+        &self,
+        frame: FrameLength,
+        bytes: &[u8],
+        what: String,
+    ) -> Result<Next, Fault> {
+        let offset = self.record_offset + WORD;
+        if !self.in_last_segment() || !has_zero_sector(offset, bytes) {
+            return Err(self.damaged(what));
         }
+        self.check_length(offset, frame.body)?;
         Ok(Next::Torn)
     }
 
-    /// Tells whether a whole record with the right checksum stands at `offset`, whatever its length word says. A
-    /// record knows its own length by its fields.
-    fn intact_record_at(&self, offset: u64) -> Result<bool, Fault> {
+    /// Refuses a length word of `len` when an intact record of another length stands behind it, at `offset`.
+    fn check_length(&self, offset: u64, len: u64) -> Result<(), Fault> {
+        match self.intact_record_at(offset)? {
+            Some(intact) if intact != len => Err(self
+                .damaged(format!("the length is {len}, but a record of {intact} bytes follows"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The length of the record with the right checksum that stands at `offset`, if one does, whatever its length word
+    /// says. A record knows its own length by its fields.
+    fn intact_record_at(&self, offset: u64) -> Result<Option<u64>, Fault> {
         const HEADER_BYTES_MAX: u64 = 24;
         let room = self.window.len.saturating_sub(offset);
-        let mut head = [0; HEADER_BYTES_MAX as usize];
-        let head_len = room.min(HEADER_BYTES_MAX) as usize;
+        let mut head = [0; length(HEADER_BYTES_MAX)];
+        let head_len = length(room.min(HEADER_BYTES_MAX));
         self.window.read(offset, &mut head[..head_len])?;
-        let Some(header) = Header::decode(&head[..head_len]) else { return Ok(false) };
+        let Some(header) = Header::decode(&head[..head_len]) else { return Ok(None) };
         if header.data_len > room.saturating_sub(header.len) {
-            return Ok(false);
+            return Ok(None);
         }
         let mut computed = self.chain;
-        let mut piece = vec![0; PIECE_BYTES.min(header.data_len) as usize];
+        let mut piece = vec![0; length(PIECE_BYTES.min(header.data_len))];
         let mut at = offset + header.len;
         let end = at + header.data_len;
         while at < end {
             let len = PIECE_BYTES.min(end - at);
-            let piece = &mut piece[..len as usize];
+            let piece = &mut piece[..length(len)];
             self.window.read(at, piece)?;
             computed = crc32c::crc32c_append(computed, piece);
             at += len;
         }
-        Ok(computed == header.checksum)
+        Ok((computed == header.checksum).then_some(header.len + header.data_len))
     }
 }
 
 /// One frame as it stands.
 enum Frame {
-    Body(Bytes, Bytes),
+    Record(FrameLength, Bytes),
     End,
     Torn,
 }
@@ -237,9 +249,9 @@ impl Header {
 /// Tells whether a part of `bytes`, which stand at `offset` of a file, that lies in one sector is all zeros.
 fn has_zero_sector(offset: u64, bytes: &[u8]) -> bool {
     let first = (SECTOR_BYTES - offset % SECTOR_BYTES).min(bytes.len() as u64);
-    let (head, tail) = bytes.split_at(first as usize);
+    let (head, tail) = bytes.split_at(length(first));
     let zero = |part: &[u8]| !part.is_empty() && part.iter().all(|byte| *byte == 0);
-    zero(head) || tail.chunks(SECTOR_BYTES as usize).any(zero)
+    zero(head) || tail.chunks(length(SECTOR_BYTES)).any(zero)
 }
 
 /// A piece of a file that moves forward.
@@ -257,7 +269,13 @@ struct Window<'a> {
 impl<'a> Window<'a> {
     fn new(segment: &'a Segment) -> Result<Self, Fault> {
         let len = segment.len()?;
-        Ok(Self { file: &*segment.file, path: &segment.path, len, offset: 0, bytes: BytesMut::new() })
+        Ok(Self {
+            file: &*segment.file,
+            path: &segment.path,
+            len,
+            offset: 0,
+            bytes: BytesMut::new(),
+        })
     }
 
     /// Reads until at least `wanted` bytes are there, or all there are; returns how many.
@@ -267,17 +285,17 @@ impl<'a> Window<'a> {
             let missing = (wanted - have) as u64;
             let at = self.offset + have as u64;
             let add = missing.max(PIECE_BYTES).min(self.len.saturating_sub(at));
-            self.bytes.resize(have + add as usize, 0);
+            self.bytes.resize(have + length(add), 0);
             self.file.read_exact_at(at, &mut self.bytes[have..]).or_fault("read", self.path)?;
         }
         Ok(self.bytes.len())
     }
 
     /// Takes a body and its padding, which the caller knows to be there.
-    fn take(&mut self, length: FrameLength) -> Result<Bytes, Fault> {
-        let len = length.rest() as usize;
+    fn take(&mut self, frame: FrameLength) -> Result<Bytes, Fault> {
+        let len = length(frame.rest());
         self.fill(len)?;
-        self.offset += length.rest();
+        self.offset += frame.rest();
         Ok(self.bytes.split_to(len).freeze())
     }
 

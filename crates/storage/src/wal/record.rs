@@ -14,6 +14,8 @@ use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
 use proto::{raftpb, walpb};
 
+use crate::length;
+
 /// Length of the word in front of a body.
 pub(super) const WORD_BYTES: usize = 8;
 
@@ -116,13 +118,38 @@ impl Record {
         };
         match kind {
             Kind::Metadata => Ok(Self::Metadata(stored.data)),
-            Kind::Entry => raftpb::Entry::decode(stored.data).map(Self::Entry),
-            Kind::State => raftpb::HardState::decode(stored.data).map(Self::State),
+            Kind::Entry => decode_entry(stored.data).map(Self::Entry),
+            Kind::State => decode_state(stored.data).map(Self::State),
             Kind::Checksum => Ok(Self::Checksum(stored.crc)),
-            Kind::Snapshot => walpb::Snapshot::decode(stored.data).map(Self::Snapshot),
+            Kind::Snapshot => walpb::Snapshot::decode(stored.data)
+                .map(Self::Snapshot)
+                .map_err(|error| format!("a snapshot mark does not decode: {error}")),
         }
-        .map_err(|error| format!("a record of type {kind:?} does not decode: {error}"))
     }
+}
+
+// The checksum does not cover the type of a record. So both of these look whether they were given the other's data.
+
+fn decode_entry(data: Bytes) -> Result<raftpb::Entry, String> {
+    let entry = raftpb::Entry::decode(data)
+        .map_err(|error| format!("an entry does not decode: {error}"))?;
+    match raftpb::EntryType::try_from(entry.r#type) {
+        Err(_) => Err(format!("entry {} has unknown type {}", entry.index, entry.r#type)),
+        Ok(raftpb::EntryType::EntryConfChange) if entry.data.is_empty() => {
+            Err(format!("entry {} is a configuration change without a change", entry.index))
+        }
+        Ok(_) => Ok(entry),
+    }
+}
+
+fn decode_state(data: Bytes) -> Result<raftpb::HardState, String> {
+    let len = data.len();
+    let state = raftpb::HardState::decode(data)
+        .map_err(|error| format!("a hard state does not decode: {error}"))?;
+    if len > state.encoded_len() {
+        return Err("a hard state has more fields than it should".to_owned());
+    }
+    Ok(state)
 }
 
 /// Encodes records one after another into one buffer that is used again and again.
@@ -181,9 +208,11 @@ impl Encoder {
         self.data(kind, message.encoded_len(), |buffer| message.encode_raw(buffer));
     }
 
+    /// Adds a record of `data_len` bytes of data.
+    ///
     /// The checksum stands before the data it covers: the data is written behind room for the longest checksum, and
     /// moved up in the rare case of a shorter one, instead of being encoded elsewhere and copied.
-    fn data(&mut self, kind: Kind, data_len: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn data(&mut self, kind: Kind, data_len: usize, write: impl FnOnce(&mut Vec<u8>)) {
         self.buffer.reserve(data_len + 4 * WORD_BYTES);
         let frame = self.begin(kind);
         let checksum_at = self.buffer.len();
@@ -213,11 +242,10 @@ impl Encoder {
         frame
     }
 
-    fn end(&mut self, frame: usize) {
-        let body = self.buffer.len() - frame - WORD_BYTES;
-        let length = FrameLength::of(body as u64);
-        self.buffer[frame..frame + WORD_BYTES].copy_from_slice(&length.encode().to_le_bytes());
-        let padding = [0; ALIGNMENT as usize];
-        self.buffer.extend_from_slice(&padding[..length.padding as usize]);
+    fn end(&mut self, at: usize) {
+        let body = self.buffer.len() - at - WORD_BYTES;
+        let frame = FrameLength::of(body as u64);
+        self.buffer[at..at + WORD_BYTES].copy_from_slice(&frame.encode().to_le_bytes());
+        self.buffer.resize(self.buffer.len() + length(frame.padding), 0);
     }
 }

@@ -14,9 +14,10 @@ use super::segment::{self, Segment, Spare};
 use super::{Options, Start, Stats, Wal};
 use crate::disk::{Disk, OpenMode};
 use crate::fault::{Fault, OrFault};
+use crate::length;
 
 /// What a log held.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
     /// Whose log it is.
     pub node_id: u64,
@@ -45,7 +46,7 @@ const REMEDY: &str = "restore the file, or remove this member from the cluster a
                       directory";
 
 /// Bytes copied at a time.
-const PIECE_BYTES: usize = 256 << 10;
+const PIECE_BYTES: u64 = 256 << 10;
 
 pub(super) fn recover(
     disk: Arc<dyn Disk>,
@@ -66,6 +67,7 @@ pub(super) fn recover(
 
     let repaired = if end.torn { Some(repair(&*disk, dir, &tail, end.offset)?) } else { None };
     clear_from(&tail, end.offset)?;
+    let spare = Spare::without_leftovers(&*disk, dir)?;
     let mut wal = Wal {
         disk,
         dir: dir.to_owned(),
@@ -74,7 +76,7 @@ pub(super) fn recover(
         older: segments,
         tail,
         tail_offset: end.offset,
-        spare: Spare::default(),
+        spare,
         encoder: Encoder::new(end.chain),
         last_index: log.last_index,
         hard_state: log.hard_state,
@@ -154,7 +156,7 @@ impl Log {
                 return Err(format!("entry {} follows entry {}", entry.index, self.last()));
             }
             // Not longer than the entries, so it fits.
-            self.entries.truncate(position as usize);
+            self.entries.truncate(length(position));
             self.entries.push(entry);
         }
         Ok(())
@@ -215,10 +217,10 @@ fn repair(disk: &dyn Disk, dir: &Path, tail: &Segment, offset: u64) -> Result<Re
     let len = tail.len()?;
     copy.set_len(0).or_fault("empty", &broken)?;
     copy.set_len(len).or_fault("extend", &broken)?;
-    let mut piece = vec![0; PIECE_BYTES];
+    let mut piece = vec![0; length(PIECE_BYTES)];
     let mut at = 0;
     while at < len {
-        let piece = &mut piece[..(len - at).min(PIECE_BYTES as u64) as usize];
+        let piece = &mut piece[..length(PIECE_BYTES.min(len - at))];
         tail.file.read_exact_at(at, piece).or_fault("read", &tail.path)?;
         // Most of a segment is reserved zeros, which the copy has already.
         if piece.iter().any(|byte| *byte != 0) {

@@ -95,9 +95,14 @@ pub(super) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<Name>, Fault> {
 /// Picks the segments needed to read on from `index`: from the last that begins at or below it to the end. An earlier
 /// one holds only entries below, or entries that were overwritten. Their sequence must have no hole.
 pub(super) fn from_index(names: &[Name], dir: &Path, index: u64) -> Result<Vec<Name>, Fault> {
-    const REMEDY: &str = "put the missing file back, or remove this member and add it again with an empty directory";
+    const REMEDY: &str =
+        "put the missing file back, or remove this member and add it again with an empty directory";
     let Some(first) = names.iter().rposition(|name| name.index <= index) else {
-        return Err(Fault::unusable(dir, format!("no log segment begins at or below index {index}"), REMEDY));
+        return Err(Fault::unusable(
+            dir,
+            format!("no log segment begins at or below index {index}"),
+            REMEDY,
+        ));
     };
     let chosen = &names[first..];
     for pair in chosen.windows(2) {
@@ -119,12 +124,27 @@ pub(super) struct Spare {
 }
 
 impl Spare {
+    /// Begins without a spare, and removes those that an earlier process left.
+    pub(super) fn without_leftovers(disk: &dyn Disk, dir: &Path) -> Result<Self, Fault> {
+        for number in 0..2 {
+            let path = Self::path(dir, number);
+            if disk.exists(&path).or_fault("look up", &path)? {
+                disk.remove_file(&path).or_fault("remove", &path)?;
+            }
+        }
+        Ok(Self::default())
+    }
+
+    fn path(dir: &Path, number: u64) -> PathBuf {
+        dir.join(format!("{number}.tmp"))
+    }
+
     /// Makes the spare if there is none.
     pub(super) fn prepare(&mut self, disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<(), Fault> {
         if self.ready.is_none() {
-            let path = dir.join(format!("{}.tmp", self.count % 2));
+            let path = Self::path(dir, self.count % 2);
             let file = open_locked(disk, &path, OpenMode::Create)?;
-            // A leftover of an earlier run may hold anything.
+            // One that was left after a failure may hold anything.
             file.set_len(0).or_fault("empty", &path)?;
             file.allocate(bytes).or_fault("reserve space for", &path)?;
             self.count += 1;
@@ -178,8 +198,8 @@ mod tests {
 
     #[test]
     fn reading_starts_at_the_last_segment_that_can_hold_the_index() {
-        let names = [(0, 0), (1, 101), (2, 60), (3, 120)]
-            .map(|(sequence, index)| Name { sequence, index });
+        let names =
+            [(0, 0), (1, 101), (2, 60), (3, 120)].map(|(sequence, index)| Name { sequence, index });
         let dir = Path::new("wal");
         let first = |index| from_index(&names, dir, index).unwrap()[0].sequence;
         assert_eq!([first(0), first(55), first(60), first(119), first(500)], [0, 0, 2, 2, 3]);
