@@ -398,20 +398,27 @@ impl Consensus {
         self.lazy_commit.take()
     }
 
+    /// Returns term, vote and commit index as they are now, if term and vote are on their way to the disk or there.
+    pub(crate) fn hard_state(&self) -> Option<raftpb::HardState> {
+        let state = convert::hard_state_out(&self.raw.raft.hard_state());
+        (!self.raw.has_ready()).then_some(state)
+    }
+
     /// Confirms that all up to `job` is durable; returns the messages that waited for it.
     pub(crate) fn persisted(&mut self, job: u64) -> Vec<raftpb::Message> {
         let mut messages = Vec::new();
-        let mut done: Option<Persisting> = None;
+        let mut number = None;
+        let mut last = 0;
         while let Some(mut ready) = self.persisting.pop_front_if(|ready| ready.job <= job) {
             messages.append(&mut ready.messages);
-            done = Some(ready);
+            number = Some(ready.number);
+            last = if ready.last == 0 { last } else { ready.last };
         }
         // Entries that are being replaced must not count: after a crash between the two writes they could be gone. The
         // replacement's confirmation counts for both.
-        if let Some(done) = done
-            && !self.persisting.iter().any(|ready| ready.first <= done.last)
-        {
-            self.raw.on_persist_ready(done.number);
+        let is_replaced = self.persisting.iter().any(|ready| ready.first <= last);
+        if let Some(number) = number.filter(|_| !is_replaced) {
+            self.raw.on_persist_ready(number);
         }
         self.set_election_timeout();
         messages

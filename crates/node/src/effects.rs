@@ -8,7 +8,7 @@ use proto::{raftpb, walpb};
 
 use crate::Token;
 
-/// All that one [`crate::Node::handle`] asks for.
+/// All that one [`crate::Node::handle`] or [`crate::Node::end_of_burst`] asks for.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// For the WAL thread, in order.
@@ -26,7 +26,7 @@ pub struct Effects {
 }
 
 /// One unit of work for the WAL thread. Jobs that queue up are written together and synced once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct WalJob {
     /// Counts up by one from 1; reported back by [`crate::Event::WalDone`].
     pub job: u64,
@@ -59,11 +59,25 @@ pub enum Answer {
     /// The read may go ahead: everything acknowledged before it was asked for is applied here.
     ReadReady,
     /// A keep-alive: the granted ttl in seconds, 0 when the lease is unknown; and `header.revision`, taken before.
-    KeptAlive { ttl: i64, revision: i64 },
+    KeptAlive {
+        /// The granted ttl, or 0.
+        ttl: i64,
+        /// The store's revision before the renewal.
+        revision: i64,
+    },
     /// A lease's times in seconds; ttl −1 when unknown.
-    TimeToLive { ttl: i64, granted_ttl: i64, keys: Vec<Bytes> },
+    TimeToLive {
+        /// What remains, or −1.
+        ttl: i64,
+        /// The granted ttl, or 0.
+        granted_ttl: i64,
+        /// Attached keys, unordered.
+        keys: Vec<Bytes>,
+    },
     /// All leases by remaining time.
     Leases(Vec<i64>),
+    /// The backend's file was rewritten.
+    Defragmented,
     /// There is no answer.
     Failed(Failure),
 }
@@ -97,5 +111,5 @@ pub enum Stop {
     /// The cluster removed it.
     Removed,
     /// Its own disk or data failed: nothing more is acknowledged.
-    Fault(storage::Fault),
+    Fault(machine::Fault),
 }

@@ -17,19 +17,36 @@ pub struct Now(pub Duration);
 #[derive(Debug)]
 pub enum Event {
     /// Time has passed. Due every [`crate::Config::tick`]; late or missing ticks only delay.
-    Tick { now: Now },
+    Tick {
+        /// The time.
+        now: Now,
+    },
     /// Requests to put into the log, one batch per hand-over of a serving thread.
     Propose(Vec<Proposal>),
+    /// A change of the membership; `data` is an encoded `raftpb.ConfChange` whose id equals the proposal's.
+    ProposeConfChange(Proposal),
     /// Linearizable reads that wait for a read index, one batch per hand-over.
     Read(Vec<Token>),
     /// Lease requests that the leader answers from memory.
     Lease(Vec<LeaseRequest>),
     /// Messages from other members, already validated by the peer door.
     Step(Vec<raftpb::Message>),
+    /// Messages to another member get lost.
+    PeerUnreachable {
+        /// Its id.
+        peer: u64,
+    },
     /// The WAL thread carried out all jobs up to and including `job`.
-    WalDone { job: u64, result: Result<(), storage::Fault> },
+    WalDone {
+        /// The last job carried out.
+        job: u64,
+        /// A fault means that nothing since the last report may be durable.
+        result: Result<(), storage::Fault>,
+    },
     /// The backend thread carried out a job.
     BackendDone(machine::BackendDone),
+    /// Asks for the backend's file to be rewritten without its free space; answered by [`crate::Answer::Defragmented`].
+    Defragment(Token),
     /// Asks for an orderly end: leadership is given away if possible, then [`crate::Effects::stop`] is set.
     Stop,
 }
@@ -58,9 +75,17 @@ pub struct LeaseRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseRequestKind {
     /// Renew the lease.
-    KeepAlive { id: i64 },
+    KeepAlive {
+        /// The lease.
+        id: i64,
+    },
     /// Tell the remaining time, and the attached keys if asked.
-    TimeToLive { id: i64, keys: bool },
+    TimeToLive {
+        /// The lease.
+        id: i64,
+        /// Whether to list its keys.
+        keys: bool,
+    },
     /// List all leases.
     Leases,
 }

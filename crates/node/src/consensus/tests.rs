@@ -468,3 +468,106 @@ fn what_does_not_fit_together_is_told_at_start() {
     assert!(Consensus::new(options, durable(0, 2, 1)).is_err());
     assert!(Consensus::new(options, durable(0, 0, 2)).is_err());
 }
+
+/// A sequence of numbers that look random and are the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// A number that is likely to be near an edge of something.
+    fn index(&mut self, near: u64) -> u64 {
+        match self.below(48) {
+            0 => 0,
+            1 => u64::MAX - self.below(3),
+            2 => 1 << (self.below(64)),
+            _ => near.saturating_add(self.below(6)).saturating_sub(3),
+        }
+    }
+
+    fn message(&mut self, near: u64, term: u64) -> raftpb::Message {
+        let index = self.index(near);
+        let term =
+            if self.below(500) == 0 { self.index(term) } else { term.wrapping_add(self.below(2)) };
+        let count = self.below(4);
+        let entries = (1..=count)
+            .map(|step| {
+                let index =
+                    if self.below(8) == 0 { self.index(near) } else { index.wrapping_add(step) };
+                let kind = if self.below(8) == 0 { self.below(4) } else { 0 };
+                let r#type = i32::try_from(kind).expect("small");
+                let data =
+                    if self.below(2) == 0 { Bytes::from_static(b"12345678") } else { Bytes::new() };
+                let term = if self.below(4) == 0 { term.saturating_sub(1) } else { term };
+                raftpb::Entry { r#type, term, index, data }
+            })
+            .collect();
+        raftpb::Message {
+            r#type: i32::try_from(if self.below(8) == 0 {
+                self.below(25)
+            } else {
+                2 + self.below(17)
+            })
+            .expect("small"),
+            to: if self.below(16) == 0 { self.below(5) } else { 1 },
+            from: if self.below(16) == 0 { self.below(5) } else { 2 + self.below(2) },
+            term: if self.below(8) == 0 { 0 } else { term },
+            log_term: if self.below(8) == 0 {
+                self.index(term)
+            } else {
+                u64::from(index > 0) * term.saturating_sub(self.below(3))
+            },
+            index,
+            entries,
+            commit: self.index(near),
+            reject: self.below(2) == 0,
+            reject_hint: self.index(near),
+            context: if self.below(2) == 0 {
+                Bytes::new()
+            } else {
+                Bytes::from_static(b"context!")
+            },
+            ..Default::default()
+        }
+    }
+}
+
+#[test]
+fn no_message_of_a_peer_panics_a_member() {
+    let mut taken = 0;
+    for seed in 0..60 {
+        let mut numbers = Numbers(seed);
+        let mut cluster = Cluster::new(3);
+        if seed % 2 == 0 {
+            let leader = cluster.elect();
+            cluster.propose(leader, &["a", "b", "c"]);
+        }
+        let member = cluster.member(1);
+        for round in 0..1500 {
+            let status = member.consensus.status();
+            let near = if round % 2 == 0 { status.commit } else { member.consensus.last() };
+            let message = numbers.message(near, status.term);
+            let fresh = member.fresh();
+            taken += u32::from(member.consensus.step(message, fresh).is_ok());
+            match numbers.below(6) {
+                0 => member.consensus.tick(),
+                1 => drop(member.work()),
+                2 => drop(member.sync()),
+                3 => {
+                    let fresh = member.fresh();
+                    member.consensus.read_index(fresh);
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(taken > 60 * 200, "almost nothing passed validation: {taken}");
+}

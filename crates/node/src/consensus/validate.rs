@@ -123,6 +123,10 @@ fn check_kind(kind: MessageType, message: &raftpb::Message, own: Own) -> Result<
 fn check_append(message: &raftpb::Message) -> Result<(), Unusable> {
     let mut index = message.index;
     let mut term = message.log_term;
+    // Raft takes an entry that it does not have for one of term 0.
+    if (index == 0) != (term == 0) {
+        return Err(Unusable::OutOfRange("log term"));
+    }
     for entry in &message.entries {
         index += 1;
         if entry.index != index {
@@ -195,8 +199,9 @@ mod tests {
             raftpb::Message { term: u64::MAX, ..app() },
             raftpb::Message { term: 0, ..app() },
             raftpb::Message { index: u64::MAX, ..app() },
-            raftpb::Message { index: 10, entries: vec![entry(12, 5)], ..app() },
-            raftpb::Message { index: 10, entries: vec![entry(11, 6)], ..app() },
+            raftpb::Message { index: 11, entries: vec![entry(12, 5)], ..app() },
+            raftpb::Message { index: 10, log_term: 5, entries: vec![entry(12, 5)], ..app() },
+            raftpb::Message { index: 10, log_term: 5, entries: vec![entry(11, 6)], ..app() },
             raftpb::Message { index: 10, log_term: 5, entries: vec![entry(11, 4)], ..app() },
             raftpb::Message { commit: 11, ..heartbeat() },
             raftpb::Message { term: 5, ..message(MessageType::MsgProp) },

@@ -1,0 +1,117 @@
+//! Committed entries, in order, through the machine.
+
+use bytes::Bytes;
+use machine::membership::{MembershipChange, Verdict};
+use machine::schema::ConfState;
+use machine::{Outcome, Reply};
+use prost::Message as _;
+use proto::raftpb;
+
+use crate::consensus::{Committed, Payload};
+use crate::node::Node;
+use crate::proposals::Waiter;
+use crate::{Answer, Effects, Now, Stop};
+
+/// A removed member goes on this long, so that others learn that its removal is committed.
+const REMOVED_GRACE: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Node {
+    /// Applies what is committed, as far as the write-behind tail has room. Tells whether anything was applied.
+    pub(crate) fn apply(&mut self, effects: &mut Effects) -> Result<bool, machine::Fault> {
+        let mut has_applied = false;
+        while !self.machine.tail_is_full()
+            && let Some(entry) = self.to_apply.pop_front()
+        {
+            let Committed { index, term, payload } = entry;
+            match payload {
+                Payload::Request(data) => self.apply_request(index, term, &data, effects)?,
+                Payload::ConfChange(data) => self.apply_conf_change(index, term, data, effects)?,
+            }
+            self.consensus.applied_to(index);
+            has_applied = true;
+        }
+        Ok(has_applied)
+    }
+
+    fn apply_request(
+        &mut self,
+        index: u64,
+        term: u64,
+        data: &Bytes,
+        effects: &mut Effects,
+    ) -> Result<(), machine::Fault> {
+        let applied = self.machine.apply(index, term, data)?;
+        self.snapshots.add(data.len());
+        if data.is_empty() {
+            self.begin_term(term);
+            return Ok(());
+        }
+        if applied.forces_snapshot {
+            self.snapshots.force();
+        }
+        if self.machine.needs_nospace_alarm() {
+            self.raise_no_space();
+        }
+        if applied.outcome.result == Ok(Reply::Compaction) {
+            // Its physical part waits for its entry to be durable.
+            self.backend.want_commit();
+        }
+        self.answer(applied.request_id, applied.outcome, effects);
+        Ok(())
+    }
+
+    /// The first entry of a term is applied: whoever leads it holds all former entries now.
+    fn begin_term(&mut self, term: u64) {
+        let status = self.consensus.status();
+        if status.is_leader && status.term == term {
+            let extend = self.own.raft.election_timeout();
+            let now = self.now.0;
+            self.machine.lessor_mut().promote(now, extend);
+        }
+    }
+
+    fn apply_conf_change(
+        &mut self,
+        index: u64,
+        term: u64,
+        data: Bytes,
+        effects: &mut Effects,
+    ) -> Result<(), machine::Fault> {
+        let change = raftpb::ConfChange::decode(data).map_err(|_invalid| {
+            machine::Fault::Entry { index, reason: machine::EntryFault::Undecodable }
+        })?;
+        let verdict = self.machine.check_conf_change(index, &change)?;
+        if !matches!(verdict, Verdict::Refused(_))
+            && let Err(error) = self.consensus.apply_conf_change(&change)
+        {
+            tracing::error!(index, %error, "the configuration cannot change so");
+            let reason = machine::EntryFault::ConfChangeType(change.r#type);
+            return Err(machine::Fault::Entry { index, reason });
+        }
+        let removes_self = matches!(
+            verdict,
+            Verdict::Accepted(MembershipChange::Remove(id)) if id == self.own.id
+        );
+        let raftpb::ConfState { voters, learners, .. } = self.consensus.conf_state();
+        let conf_state = ConfState { voters, learners };
+        let applied =
+            self.machine.apply_conf_change(index, term, change.id, verdict, &conf_state)?;
+        if removes_self {
+            tracing::warn!("this member was removed from the cluster");
+            self.ending = Some((Stop::Removed, Now(self.now.0 + REMOVED_GRACE)));
+        }
+        self.answer(change.id, applied.outcome, effects);
+        Ok(())
+    }
+
+    fn answer(&mut self, request: u64, outcome: Outcome, effects: &mut Effects) {
+        match self.proposals.finish(request) {
+            Some(Waiter::Caller(token)) => {
+                effects.complete([token], || Answer::Applied(outcome.clone()));
+            }
+            Some(Waiter::Own(purpose)) => self.own_outcome(purpose, &outcome),
+            // Another member's.
+            None => {}
+        }
+    }
+}

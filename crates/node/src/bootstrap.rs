@@ -1,0 +1,379 @@
+//! How a member starts: by forming a cluster with the others, or from what it has on disk.
+//!
+//! Recovery order, and what each part promises the next: the backend says up to where entries are applied; the newest
+//! mark in the WAL at or below that says where reading starts; the entries behind it that the backend does not hold are
+//! applied again once consensus has them committed.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use machine::membership::{cluster_id, initial_member_id};
+use machine::{Machine, schema};
+use prost::Message as _;
+use proto::etcdserverpb::Metadata;
+use proto::{raftpb, walpb};
+use serde::Serialize;
+use storage::backend::Backend;
+use storage::datadir::DataDir;
+use storage::wal::{self, Wal};
+use storage::{Disk, Fault};
+
+use crate::backend_pace::BackendPace;
+use crate::compactor::Compactor;
+use crate::config::{Bootstrap, Config};
+use crate::consensus::{self, Consensus, Durable, Position};
+use crate::lease_desk::LeaseDesk;
+use crate::node::{Leadership, Node, Own};
+use crate::proposals::Proposals;
+use crate::reads::Reads;
+use crate::snapshots::Snapshots;
+use crate::upkeep::Upkeep;
+use crate::{Effects, Gate, Now, RequestIds};
+
+/// The term of the entries that form a cluster.
+const BOOTSTRAP_TERM: u64 = 1;
+
+const REMEDY: &str = "restore the data directory from a backup, or remove this member from the cluster and add it \
+                      again with an empty one";
+
+/// A member that has started.
+#[derive(Debug)]
+pub struct Started {
+    /// The member.
+    pub node: Node,
+    /// Its log, for the WAL thread.
+    pub wal: Wal,
+    /// Its engine, for the backend thread.
+    pub backend: Backend,
+    /// Its directories; held for their lock.
+    pub data_dir: DataDir,
+    /// What is to be done first.
+    pub effects: Effects,
+}
+
+/// Why a member cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The disk failed, or what is on it is damaged.
+    #[error(transparent)]
+    Fault(#[from] machine::Fault),
+    /// The member is not in the cluster that it is to form.
+    #[error("couldn't find local name {name:?} in the initial cluster configuration")]
+    NotInCluster {
+        /// Its name.
+        name: String,
+    },
+    /// Two members of the cluster to be formed are the same.
+    #[error("initial cluster has members with equal peer URLs: {peer_urls}")]
+    EqualMembers {
+        /// Their URLs.
+        peer_urls: String,
+    },
+}
+
+impl From<Fault> for StartError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault.into())
+    }
+}
+
+/// What the log gives to a start.
+struct Log {
+    wal: Wal,
+    member: u64,
+    cluster: u64,
+    durable: Durable,
+    /// The newest mark in the WAL.
+    last_mark: u64,
+}
+
+impl Node {
+    /// Opens the data directory, forms a cluster in it if it is new, and starts the member. A lone voter leads at once
+    /// when its first WAL job is done.
+    pub fn start(disk: &Arc<dyn Disk>, config: Config, now: Now) -> Result<Started, StartError> {
+        let data_dir = DataDir::open(&**disk, &config.data_dir, config.wal_dir.as_deref())?;
+        let has_log = wal::exists(&**disk, data_dir.wal())?;
+        let database = data_dir.snap().join("db");
+        let backend = Backend::open(
+            Arc::clone(disk),
+            &database,
+            schema::BUCKETS,
+            config.backend.options.clone(),
+        )?;
+        let machine = Machine::recover(backend.clone(), config.machine.clone())?;
+        let log = if has_log {
+            recover(disk, data_dir.wal(), &database, &config, &machine)?
+        } else if machine.applied().index == 0 {
+            form(disk, data_dir.wal(), &config)?
+        } else {
+            let what = "it holds applied entries, but there is no log";
+            return Err(Fault::unusable(data_dir.wal(), what, REMEDY).into());
+        };
+        let Log { wal, member, cluster, durable, last_mark } = log;
+        let options = consensus::Options {
+            id: member,
+            election_ticks: config.raft.election_ticks as usize,
+            pre_vote: config.raft.pre_vote,
+            seed: config.raft.seed,
+        };
+        let consensus = Consensus::new(options, durable)
+            .map_err(|error| Fault::unusable(data_dir.wal(), error.to_string(), REMEDY))?;
+        let mut node = assemble(config, (member, cluster), consensus, machine, now);
+        node.snapshots = Snapshots::new(node.own.snapshots.count, last_mark);
+        let effects = node.begin();
+        Ok(Started { node, wal, backend, data_dir, effects })
+    }
+
+    /// Applies what is committed already, and campaigns if nobody else can lead.
+    fn begin(&mut self) -> Effects {
+        let mut effects = self.end_of_burst();
+        let status = self.consensus.status();
+        if status.is_lone {
+            self.consensus.campaign();
+        } else if self.own.raft.hasten_first_election {
+            self.consensus.hasten_election(self.own.raft.election_ticks.saturating_sub(1) as usize);
+        }
+        effects.append(self.end_of_burst());
+        effects
+    }
+}
+
+fn assemble(
+    config: Config,
+    (member, cluster): (u64, u64),
+    consensus: Consensus,
+    machine: Machine,
+    now: Now,
+) -> Node {
+    let revision = machine.reader().revision();
+    Node {
+        own: Own {
+            id: member,
+            name: config.name,
+            client_urls: config.client_urls,
+            raft: config.raft,
+            snapshots: config.snapshots,
+        },
+        reader: machine.reader(),
+        consensus,
+        machine,
+        gate: Arc::new(Gate::new(member, cluster)),
+        ids: Arc::new(RequestIds::new(member, config.unix_ms)),
+        proposals: Proposals::new(config.proposals, config.raft.request_timeout()),
+        reads: Reads::default(),
+        leases: LeaseDesk::default(),
+        compactor: Compactor::new(config.auto_compaction, now, revision),
+        backend: BackendPace::new(config.backend, config.raft.tick),
+        snapshots: Snapshots::new(config.snapshots.count, 0),
+        upkeep: Upkeep::default(),
+        leadership: Leadership::default(),
+        to_apply: std::collections::VecDeque::new(),
+        wal_job: 0,
+        now,
+        ending: None,
+        has_stopped: false,
+    }
+}
+
+/// Reads the log of a member that was there before.
+fn recover(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    database: &Path,
+    config: &Config,
+    machine: &Machine,
+) -> Result<Log, StartError> {
+    let applied = machine.applied().index;
+    let marks = wal::snapshot_marks(&**disk, dir)?;
+    let newest = marks.iter().map(|mark| mark.index).max().unwrap_or(0);
+    if newest > applied {
+        let what = format!("it holds entries up to {applied}, but the log begins at {newest}");
+        return Err(Fault::unusable(database, what, REMEDY).into());
+    }
+    let start = marks.iter().max_by_key(|mark| mark.index).cloned().unwrap_or_default();
+    let (mut wal, recovered) = Wal::recover(Arc::clone(disk), dir, wal::Start::from(&start))?;
+    if let Some(repair) = &recovered.repaired {
+        tracing::warn!(?repair, "cut a torn tail off the log");
+    }
+    let (member, cluster) = (recovered.node_id, recovered.cluster_id);
+    let is_blank = recovered.hard_state.is_none() && recovered.entries.is_empty();
+    if is_blank && start.index == 0 && applied == 0 {
+        // The first start ended between creating the log and writing to it.
+        let formed = Formed::new(&config.bootstrap, &config.name)?;
+        if (formed.member, formed.cluster) != (member, cluster) {
+            let what = "it is empty and belongs to another member than the one configured";
+            return Err(Fault::unusable(dir, what, "remove it, then start again").into());
+        }
+        let durable = formed.write(&mut wal)?;
+        return Ok(Log { wal, member, cluster, durable, last_mark: 0 });
+    }
+    let durable = Durable {
+        hard_state: recovered.hard_state.unwrap_or_default(),
+        conf_state: conf_state(machine, &start),
+        start: Position { index: start.index, term: start.term },
+        entries: recovered.entries,
+        applied,
+    };
+    tracing::info!(
+        member = format!("{member:x}"),
+        cluster = format!("{cluster:x}"),
+        commit_index = durable.hard_state.commit,
+        applied,
+        "recovered the log"
+    );
+    Ok(Log { wal, member, cluster, durable, last_mark: newest })
+}
+
+/// Returns the consensus group as of the applied entry: what the backend says, and for one that does not say (before
+/// etcd 3.5), what the mark says.
+fn conf_state(machine: &Machine, start: &walpb::Snapshot) -> raftpb::ConfState {
+    let stored = machine.conf_state();
+    if stored.voters.is_empty() {
+        return start.conf_state.clone().unwrap_or_default();
+    }
+    raftpb::ConfState {
+        voters: stored.voters.clone(),
+        learners: stored.learners.clone(),
+        ..Default::default()
+    }
+}
+
+/// Creates the log of a new member.
+fn form(disk: &Arc<dyn Disk>, dir: &Path, config: &Config) -> Result<Log, StartError> {
+    let formed = Formed::new(&config.bootstrap, &config.name)?;
+    let (member, cluster) = (formed.member, formed.cluster);
+    let identity = Metadata { node_id: member, cluster_id: cluster };
+    let mut wal = Wal::create(Arc::clone(disk), dir, identity)?;
+    let durable = formed.write(&mut wal)?;
+    tracing::info!(
+        member = format!("{member:x}"),
+        cluster = format!("{cluster:x}"),
+        "formed a new cluster"
+    );
+    Ok(Log { wal, member, cluster, durable, last_mark: 0 })
+}
+
+/// A cluster that is being formed; every member of it comes to the same one.
+#[derive(Debug, PartialEq, Eq)]
+struct Formed {
+    member: u64,
+    cluster: u64,
+    entries: Vec<raftpb::Entry>,
+}
+
+/// A member as the first entries have it.
+#[derive(Serialize)]
+struct Context<'a> {
+    id: u64,
+    #[serde(rename = "peerURLs")]
+    peer_urls: &'a [String],
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+}
+
+impl Formed {
+    fn new(bootstrap: &Bootstrap, name: &str) -> Result<Self, StartError> {
+        let mut members: Vec<(u64, &str, Vec<String>)> = bootstrap
+            .members
+            .iter()
+            .map(|member| {
+                let mut urls = member.peer_urls.clone();
+                urls.sort_unstable();
+                (initial_member_id(&urls, &bootstrap.cluster_token), member.name.as_str(), urls)
+            })
+            .collect();
+        members.sort_unstable();
+        if let Some(pair) = members.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(StartError::EqualMembers { peer_urls: pair[0].2.join(",") });
+        }
+        let ids: Vec<u64> = members.iter().map(|(id, ..)| *id).collect();
+        let own = members.iter().find(|(_, other, _)| *other == name);
+        let Some((member, ..)) = own else {
+            return Err(StartError::NotInCluster { name: name.to_owned() });
+        };
+        let entries = (1..).zip(&members).map(|(index, (id, name, urls))| {
+            let context = Context { id: *id, peer_urls: urls, name };
+            entry(index, *id, crate::snapshots::go_json(&context).into())
+        });
+        Ok(Self { member: *member, cluster: cluster_id(&ids), entries: entries.collect() })
+    }
+
+    /// Writes the first entries, durably.
+    fn write(self, wal: &mut Wal) -> Result<Durable, StartError> {
+        let hard_state =
+            raftpb::HardState { term: BOOTSTRAP_TERM, vote: 0, commit: self.entries.len() as u64 };
+        wal.append(&self.entries, Some(&hard_state))?;
+        wal.sync()?;
+        Ok(Durable {
+            hard_state,
+            conf_state: raftpb::ConfState::default(),
+            start: Position { index: 0, term: 0 },
+            entries: self.entries,
+            applied: 0,
+        })
+    }
+}
+
+fn entry(index: u64, member: u64, context: Bytes) -> raftpb::Entry {
+    let change = raftpb::ConfChange {
+        id: 0,
+        r#type: raftpb::ConfChangeType::ConfChangeAddNode.into(),
+        node_id: member,
+        context,
+    };
+    raftpb::Entry {
+        r#type: raftpb::EntryType::EntryConfChange.into(),
+        term: BOOTSTRAP_TERM,
+        index,
+        data: change.encode_to_vec().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::InitialMember;
+
+    fn bootstrap(members: &[(&str, &str)]) -> Bootstrap {
+        let members = members
+            .iter()
+            .map(|(name, url)| InitialMember {
+                name: (*name).to_owned(),
+                peer_urls: vec![(*url).to_owned()],
+            })
+            .collect();
+        Bootstrap { members, cluster_token: "etcd-cluster".to_owned() }
+    }
+
+    #[test]
+    fn all_members_form_the_same_cluster_in_any_order() {
+        let a = bootstrap(&[("a", "http://10.0.0.1:2380"), ("b", "http://10.0.0.2:2380")]);
+        let b = bootstrap(&[("b", "http://10.0.0.2:2380"), ("a", "http://10.0.0.1:2380")]);
+        let (a, b) = (Formed::new(&a, "a").expect("in"), Formed::new(&b, "b").expect("in"));
+        assert_eq!((a.cluster, &a.entries), (b.cluster, &b.entries));
+        assert_ne!(a.member, b.member);
+        assert_eq!(a.entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn the_first_entry_is_the_one_that_etcd_writes() {
+        let formed = bootstrap(&[("default", "http://localhost:2380")]);
+        let formed = Formed::new(&formed, "default").expect("in");
+        assert_eq!(format!("{:x}", formed.member), "8e9e05c52164694d");
+        assert_eq!(format!("{:x}", formed.cluster), "cdf818194e3a8c32");
+        let change = raftpb::ConfChange::decode(formed.entries[0].data.clone()).expect("decodes");
+        assert_eq!(
+            String::from_utf8_lossy(&change.context),
+            r#"{"id":10276657743932975437,"peerURLs":["http://localhost:2380"],"name":"default"}"#
+        );
+    }
+
+    #[test]
+    fn impossible_clusters_are_refused() {
+        let cluster = bootstrap(&[("a", "http://10.0.0.1:2380"), ("b", "http://10.0.0.1:2380")]);
+        assert!(matches!(Formed::new(&cluster, "a"), Err(StartError::EqualMembers { .. })));
+        let cluster = bootstrap(&[("a", "http://10.0.0.1:2380")]);
+        assert!(matches!(Formed::new(&cluster, "b"), Err(StartError::NotInCluster { .. })));
+    }
+}

@@ -1,0 +1,528 @@
+//! The member itself: takes events, gives effects.
+//!
+//! [`Node::handle`] only takes in; [`Node::end_of_burst`] lets consensus and machine work on all that was taken in since
+//! the last time, so that a burst of events becomes one proposal, one WAL job and one batch of answers. What needs no
+//! log (refusals) is answered by `handle` already.
+//!
+//! Invariants of what comes out: an outcome is given only for an entry that is committed and applied here; a message
+//! that promises durability, only after the WAL has confirmed it; after a fault, nothing but [`Stop::Fault`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use machine::{Machine, Reader};
+use proto::etcdserverpb::AlarmType;
+use proto::raftpb;
+
+use crate::backend_pace::BackendPace;
+use crate::compactor::Compactor;
+use crate::config::{RaftConfig, SnapshotConfig};
+use crate::consensus::{self, Committed, Consensus};
+use crate::gate::Published;
+use crate::lease_desk::{Counter, LeaseDesk};
+use crate::proposals::{APPLY_LAG_MAX, Content, Proposals, Waiter};
+use crate::reads::Reads;
+use crate::snapshots::Snapshots;
+use crate::upkeep::Upkeep;
+use crate::{
+    Answer, Completion, Effects, Event, Failure, Gate, LeaseRequest, Now, Proposal, RequestIds,
+    Stop, Token, WalJob,
+};
+
+/// Bytes of requests that are proposed as one message.
+const PROPOSAL_BYTES_MAX: usize = 1 << 20;
+
+/// One member. See the module's documentation.
+#[derive(Debug)]
+pub struct Node {
+    pub(crate) own: Own,
+    pub(crate) consensus: Consensus,
+    pub(crate) machine: Machine,
+    pub(crate) reader: Reader,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) ids: Arc<RequestIds>,
+    pub(crate) proposals: Proposals,
+    pub(crate) reads: Reads,
+    pub(crate) leases: LeaseDesk,
+    pub(crate) compactor: Compactor,
+    pub(crate) backend: BackendPace,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) upkeep: Upkeep,
+    pub(crate) leadership: Leadership,
+    /// Committed, not applied yet: more than nothing only while the write-behind tail is full.
+    pub(crate) to_apply: VecDeque<Committed>,
+    /// The last WAL job given out.
+    pub(crate) wal_job: u64,
+    pub(crate) now: Now,
+    /// Set when the member is to end: why, and when at the latest.
+    pub(crate) ending: Option<(Stop, Now)>,
+    /// Set with [`Effects::stop`]: nothing is taken in or given out any more.
+    pub(crate) has_stopped: bool,
+}
+
+/// What does not change about a member.
+#[derive(Debug, Clone)]
+pub(crate) struct Own {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) client_urls: Vec<String>,
+    pub(crate) raft: RaftConfig,
+    pub(crate) snapshots: SnapshotConfig,
+}
+
+/// What is remembered of leaders and peers, to tell why something timed out.
+#[derive(Debug, Default)]
+pub(crate) struct Leadership {
+    /// Status at the end of the last burst.
+    pub(crate) term: u64,
+    pub(crate) leader: u64,
+    pub(crate) is_leader: bool,
+    pub(crate) has_committed_in_term: bool,
+    /// When the present leader was first seen.
+    elected_at: Option<Now>,
+    /// When each peer was last heard of.
+    heard: BTreeMap<u64, Now>,
+}
+
+/// Figures for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Entries of the log in memory.
+    pub log_entries: u64,
+    /// Their bytes.
+    pub log_bytes: usize,
+    /// Proposals without an outcome.
+    pub pending_proposals: usize,
+    /// Committed entries that are not applied yet.
+    pub apply_lag: u64,
+}
+
+impl Node {
+    /// Returns the read side of the store, for any thread.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// Returns what the node publishes.
+    pub fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.gate)
+    }
+
+    /// Returns the maker of request ids, for any thread.
+    pub fn request_ids(&self) -> Arc<RequestIds> {
+        Arc::clone(&self.ids)
+    }
+
+    /// Returns figures for metrics.
+    pub fn stats(&self) -> Stats {
+        let (log_entries, log_bytes) = self.consensus.in_memory();
+        Stats {
+            log_entries,
+            log_bytes,
+            pending_proposals: self.proposals.len(),
+            apply_lag: self.apply_lag(),
+        }
+    }
+
+    /// Returns the machine, for what only its owner may read.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Takes in one event. [`Node::end_of_burst`] has to follow, after this or further events.
+    pub fn handle(&mut self, event: Event) -> Effects {
+        let mut effects = Effects::default();
+        if self.has_stopped {
+            refuse(event, &mut effects);
+            return effects;
+        }
+        match event {
+            Event::Tick { now } => self.tick(now, &mut effects),
+            Event::Propose(proposals) => {
+                self.propose(proposals, Content::Request, &mut effects);
+            }
+            Event::ProposeConfChange(proposal) => {
+                self.propose(vec![proposal], Content::ConfChange, &mut effects);
+            }
+            Event::Read(tokens) => {
+                let refused = self.reads.admit(tokens, self.now);
+                effects.fail(refused, Failure::TooManyRequests);
+            }
+            Event::Lease(requests) => self.take_lease_requests(requests, &mut effects),
+            Event::Step(messages) => self.step(messages),
+            Event::PeerUnreachable { peer } => self.consensus.unreachable(peer),
+            Event::WalDone { job, result } => match result {
+                Ok(()) => effects.messages.extend(self.consensus.persisted(job)),
+                Err(fault) => self.fail(fault.into(), &mut effects),
+            },
+            Event::BackendDone(done) => {
+                let token = self.backend.done();
+                match self.machine.backend_done(done) {
+                    Ok(()) => effects.complete(token, || Answer::Defragmented),
+                    Err(fault) => self.fail(fault, &mut effects),
+                }
+            }
+            Event::Defragment(token) => self.backend.want_defragment(token),
+            Event::Stop => self.begin_stop(),
+        }
+        effects
+    }
+
+    /// Works on what was taken in: proposes, applies, answers.
+    pub fn end_of_burst(&mut self) -> Effects {
+        let mut effects = Effects::default();
+        if self.has_stopped {
+            return effects;
+        }
+        if let Err(fault) = self.work(&mut effects) {
+            // Nothing of this burst is acknowledged.
+            effects = Effects::default();
+            self.fail(fault, &mut effects);
+            return effects;
+        }
+        self.finish_stop(&mut effects);
+        effects
+    }
+
+    fn work(&mut self, effects: &mut Effects) -> Result<(), machine::Fault> {
+        loop {
+            self.propose_open_tasks();
+            self.propose_queued();
+            self.ask_for_reads();
+            let output = self.consensus.advance(self.wal_job + 1);
+            if let Some(persist) = output.persist {
+                self.push_wal_job(effects, |job| {
+                    job.entries = persist.entries;
+                    job.hard_state = persist.hard_state;
+                    job.must_sync = true;
+                });
+            }
+            effects.messages.extend(output.messages);
+            for (context, index) in output.reads {
+                self.reads.confirm(context, index);
+            }
+            let has_committed = !output.committed.is_empty();
+            self.to_apply.extend(output.committed);
+            self.notice_leader(effects);
+            let has_applied = self.apply(effects)?;
+            if !has_committed && !has_applied {
+                break;
+            }
+        }
+        self.give_out(effects);
+        Ok(())
+    }
+
+    /// Gives out what the burst has made of the machine.
+    fn give_out(&mut self, effects: &mut Effects) {
+        effects.events.extend(self.machine.take_events());
+        self.mark_snapshot(effects);
+        effects.backend.extend(self.backend.jobs(&mut self.machine, self.now));
+        let applied = self.applied();
+        effects.complete(self.reads.ready(applied), || Answer::ReadReady);
+        if self.leases.is_waiting() {
+            let mut completions = Vec::new();
+            let clear = self.with_counter(|desk, counter| desk.retry(counter, &mut completions));
+            effects.completions.append(&mut completions);
+            self.clear_checkpoints(&clear);
+        }
+        let SnapshotConfig { catch_up_entries, log_bytes_max, .. } = self.own.snapshots;
+        self.consensus.trim(catch_up_entries, log_bytes_max);
+        self.publish();
+    }
+
+    fn propose(
+        &mut self,
+        proposals: Vec<Proposal>,
+        content: impl Fn(bytes::Bytes) -> Content,
+        effects: &mut Effects,
+    ) {
+        let is_lagging = self.apply_lag() > APPLY_LAG_MAX;
+        for Proposal { token, id, data } in proposals {
+            let admitted = if is_lagging {
+                Err(Failure::TooManyRequests)
+            } else {
+                self.proposals.admit(id, Waiter::Caller(token), content(data), self.now)
+            };
+            if let Err(failure) = admitted {
+                effects.fail([token], failure);
+            }
+        }
+    }
+
+    /// Gives raft what was admitted: requests as one message, configuration changes one by one. Without a leader, all
+    /// waits.
+    fn propose_queued(&mut self) {
+        if !self.proposals.has_queue() || self.consensus.status().leader == 0 {
+            return;
+        }
+        let is_leader = self.consensus.status().is_leader;
+        let mut queue = self.proposals.take_queue(is_leader);
+        while let Some((_, content)) = queue.front() {
+            let result = if let Content::ConfChange(change) = content {
+                self.consensus.propose_conf_change(change.clone()).map(|()| 1)
+            } else {
+                let requests = first_requests(&queue);
+                let count = requests.len();
+                self.consensus.propose(requests).map(|()| count)
+            };
+            match result {
+                Ok(count) => drop(queue.drain(..count)),
+                Err(consensus::Dropped) => break,
+            }
+        }
+        self.proposals.put_back(queue);
+    }
+
+    fn ask_for_reads(&mut self) {
+        if self.is_lone_leader() {
+            // What is applied at the end of this burst holds everything acknowledged before; what is committed and
+            // not applied was not acknowledged to anyone.
+            self.reads.confirm_forming(self.applied());
+            return;
+        }
+        let ids = &self.ids;
+        if let Some(context) = self.reads.ask(self.now, || ids.next()) {
+            self.consensus.read_index(context);
+        }
+    }
+
+    fn step(&mut self, messages: Vec<raftpb::Message>) {
+        for message in messages {
+            let from = message.from;
+            match self.consensus.step(message, self.ids.next()) {
+                Ok(()) => {
+                    if self.machine.membership().member(from).is_some() {
+                        self.leadership.heard.insert(from, self.now);
+                    }
+                }
+                Err(reason) => tracing::warn!(from, %reason, "dropped a message of a peer"),
+            }
+        }
+    }
+
+    fn take_lease_requests(&mut self, requests: Vec<LeaseRequest>, effects: &mut Effects) {
+        let mut completions = Vec::new();
+        let clear =
+            self.with_counter(|desk, counter| desk.take(requests, counter, &mut completions));
+        effects.completions.append(&mut completions);
+        self.clear_checkpoints(&clear);
+    }
+
+    fn with_counter<T>(&mut self, work: impl FnOnce(&mut LeaseDesk, &mut Counter<'_>) -> T) -> T {
+        let revision = self.reader.revision();
+        let committed = self.consensus.status().commit;
+        let applied = self.applied();
+        let lessor = self.machine.lessor_mut();
+        let mut counter = Counter { lessor, now: self.now, revision, committed, applied };
+        work(&mut self.leases, &mut counter)
+    }
+
+    /// Sees whether leadership has changed since the last time, and does what follows.
+    fn notice_leader(&mut self, effects: &mut Effects) {
+        let status = self.consensus.status();
+        let was = &mut self.leadership;
+        let has_new_leader = status.leader != was.leader || status.term != was.term;
+        let has_first_commit = status.has_committed_in_term && !was.has_committed_in_term;
+        let was_leader = was.is_leader;
+        let had_leader = was.leader;
+        was.has_committed_in_term = status.has_committed_in_term;
+        was.term = status.term;
+        was.is_leader = status.is_leader;
+        was.leader = status.leader;
+        if has_new_leader {
+            if status.leader != 0 {
+                was.elected_at = Some(self.now);
+                tracing::info!(
+                    leader = format!("{:x}", status.leader),
+                    term = status.term,
+                    "leader elected"
+                );
+            } else if had_leader != 0 {
+                tracing::warn!(
+                    leader = format!("{had_leader:x}"),
+                    term = status.term,
+                    "lost leader"
+                );
+            }
+            if had_leader != 0 && had_leader != status.leader {
+                effects.fail(self.reads.leader_changed(), Failure::LeaderChanged);
+            }
+        }
+        if has_first_commit || has_new_leader {
+            self.reads.ask_again();
+        }
+        if was_leader && !status.is_leader {
+            self.machine.lessor_mut().demote();
+            let mut completions = Vec::new();
+            self.leases.fail_all(Failure::NotPrimary, &mut completions);
+            effects.completions.append(&mut completions);
+        }
+    }
+
+    /// Tells why a proposal that began at `since` has no outcome by now.
+    pub(crate) fn timeout_failure(&self, since: Now) -> Failure {
+        let window = 2 * self.own.raft.election_timeout();
+        if let Some(elected_at) = self.leadership.elected_at
+            && since < elected_at
+            && elected_at.0.saturating_sub(window) < since.0
+        {
+            return Failure::TimedOutLeaderFail;
+        }
+        let status = self.consensus.status();
+        let is_heard =
+            |peer: u64| self.leadership.heard.get(&peer).is_some_and(|&heard| heard > since);
+        let is_connected = if status.is_leader {
+            let voters = self.consensus.conf_state().voters;
+            let reached =
+                voters.iter().filter(|&&voter| voter == self.own.id || is_heard(voter)).count();
+            reached > voters.len() / 2
+        } else {
+            status.leader != 0 && is_heard(status.leader)
+        };
+        if is_connected { Failure::TimedOut } else { Failure::TimedOutConnectionLost }
+    }
+
+    pub(crate) fn push_wal_job(&mut self, effects: &mut Effects, fill: impl FnOnce(&mut WalJob)) {
+        self.wal_job += 1;
+        let mut job = WalJob { job: self.wal_job, ..WalJob::default() };
+        fill(&mut job);
+        effects.wal.push(job);
+    }
+
+    pub(crate) fn applied(&self) -> u64 {
+        self.machine.applied().index
+    }
+
+    /// Tells whether all that was ever acknowledged to anyone is applied here: this member is the only voter, leads,
+    /// and has applied the first entry of its term, which comes after all former entries.
+    fn is_lone_leader(&self) -> bool {
+        let status = self.consensus.status();
+        status.is_lone && status.is_leader && self.machine.applied().term == status.term
+    }
+
+    fn apply_lag(&self) -> u64 {
+        self.consensus.status().commit.saturating_sub(self.applied())
+    }
+
+    pub(crate) fn publish(&self) {
+        let status = self.consensus.status();
+        let applied = self.machine.applied();
+        let alarms = self.reader.alarms();
+        let has = |kind: AlarmType| alarms.iter().any(|alarm| alarm.alarm == i32::from(kind));
+        self.gate.publish(Published {
+            term: status.term,
+            leader: status.leader,
+            is_learner: status.is_learner,
+            committed: status.commit,
+            applied: applied.index,
+            applied_term: applied.term,
+            is_lone_leader: self.is_lone_leader(),
+            has_no_space: has(AlarmType::Nospace),
+            is_corrupt: has(AlarmType::Corrupt),
+            finished_compaction: self.machine.finished_compaction(),
+            pending_proposals: self.proposals.len() as u64,
+        });
+    }
+
+    fn begin_stop(&mut self) {
+        let status = self.consensus.status();
+        let grace = if status.is_leader && !status.is_lone {
+            self.consensus.transfer_leadership();
+            self.own.raft.election_timeout()
+        } else {
+            Duration::ZERO
+        };
+        self.ending = Some((Stop::Asked, Now(self.now.0 + grace)));
+    }
+
+    /// Ends in order once leadership is given away or the time for it is over.
+    fn finish_stop(&mut self, effects: &mut Effects) {
+        let is_leader = self.consensus.status().is_leader;
+        let now = self.now;
+        let Some((stop, _)) = self.ending.take_if(|(_, at)| !is_leader || now >= *at) else {
+            return;
+        };
+        self.write_lazy_commit(effects);
+        self.backend.want_commit();
+        effects.backend.extend(self.backend.jobs(&mut self.machine, self.now));
+        self.end(stop, effects);
+    }
+
+    /// Ends because of a fault: no answer, no message leaves any more.
+    pub(crate) fn fail(&mut self, fault: machine::Fault, effects: &mut Effects) {
+        tracing::error!(error = %fault, "the member stops");
+        *effects = Effects::default();
+        self.end(Stop::Fault(fault), effects);
+    }
+
+    pub(crate) fn end(&mut self, stop: Stop, effects: &mut Effects) {
+        for waiter in self.proposals.take_all() {
+            if let Waiter::Caller(token) = waiter {
+                effects.fail([token], Failure::Stopped);
+            }
+        }
+        effects.fail(self.reads.take_all(), Failure::Stopped);
+        self.leases.fail_all(Failure::Stopped, &mut effects.completions);
+        effects.fail(self.backend.take_all(), Failure::Stopped);
+        effects.stop = Some(stop);
+        self.has_stopped = true;
+    }
+}
+
+/// Takes requests from the front, as many as fit into a message to the leader, at least one.
+fn first_requests(queue: &VecDeque<(u64, Content)>) -> Vec<bytes::Bytes> {
+    let mut bytes = 0;
+    let requests = queue.iter().map_while(|(_, content)| match content {
+        Content::Request(request) => {
+            bytes += request.len();
+            (bytes == request.len() || bytes <= PROPOSAL_BYTES_MAX).then(|| request.clone())
+        }
+        Content::ConfChange(_) => None,
+    });
+    requests.collect()
+}
+
+/// Answers the requests of an event that comes after the end.
+fn refuse(event: Event, effects: &mut Effects) {
+    let tokens: Vec<Token> = match event {
+        Event::Propose(proposals) => proposals.iter().map(|proposal| proposal.token).collect(),
+        Event::ProposeConfChange(proposal) => vec![proposal.token],
+        Event::Read(tokens) => tokens,
+        Event::Lease(requests) => requests.iter().map(|request| request.token).collect(),
+        Event::Defragment(token) => vec![token],
+        Event::Tick { .. }
+        | Event::Step(_)
+        | Event::PeerUnreachable { .. }
+        | Event::WalDone { .. }
+        | Event::BackendDone(_)
+        | Event::Stop => Vec::new(),
+    };
+    effects.fail(tokens, Failure::Stopped);
+}
+
+impl Effects {
+    /// Adds the effects of a later call, in order.
+    pub fn append(&mut self, mut later: Self) {
+        self.wal.append(&mut later.wal);
+        self.backend.append(&mut later.backend);
+        self.messages.append(&mut later.messages);
+        self.completions.append(&mut later.completions);
+        self.events.append(&mut later.events);
+        self.stop = self.stop.take().or(later.stop);
+    }
+
+    pub(crate) fn fail(&mut self, tokens: impl IntoIterator<Item = Token>, failure: Failure) {
+        self.complete(tokens, || Answer::Failed(failure));
+    }
+
+    pub(crate) fn complete(
+        &mut self,
+        tokens: impl IntoIterator<Item = Token>,
+        answer: impl Fn() -> Answer,
+    ) {
+        let completions = tokens.into_iter().map(|token| Completion { token, answer: answer() });
+        self.completions.extend(completions);
+    }
+}

@@ -1,0 +1,217 @@
+//! What a member does of its own accord: with each tick, and when it starts or begins to lead.
+
+use machine::membership::Version;
+use machine::{Outcome, Refusal};
+use proto::etcdserverpb::AlarmType;
+
+use crate::consensus::Position;
+use crate::node::Node;
+use crate::own_requests;
+use crate::proposals::{Content, Purpose, Waiter};
+use crate::snapshots::{Captured, membership_document};
+use crate::{Effects, Failure, Now};
+
+/// The cluster version that this release speaks.
+const OWN_CLUSTER_VERSION: Version = Version::new(3, 7, 0);
+
+/// Expired leases taken at once; the lessor has its own bounds.
+const EXPIRED_MAX: usize = 500;
+
+/// Checkpoints in one entry.
+const CHECKPOINTS_MAX: usize = 1000;
+
+/// Where the things stand that a member does once.
+#[derive(Debug, Default)]
+pub(crate) struct Upkeep {
+    attributes: Task,
+    cluster_version: Task,
+    no_space: Task,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    /// Not proposed, or proposed without an outcome.
+    #[default]
+    Open,
+    /// Proposed.
+    UnderWay,
+    /// Applied.
+    Done,
+}
+
+impl Node {
+    /// Lets a tick pass.
+    pub(crate) fn tick(&mut self, now: Now, effects: &mut Effects) {
+        self.now = self.now.max(now);
+        let now = self.now;
+        self.machine.lessor_mut().tick(now.0);
+        self.consensus.tick();
+        let timeout = self.own.raft.request_timeout();
+        for (waiter, since) in self.proposals.expire(now) {
+            match waiter {
+                Waiter::Caller(token) => effects.fail([token], self.timeout_failure(since)),
+                Waiter::Own(purpose) => self.own_timeout(purpose),
+            }
+        }
+        effects.fail(self.reads.expire(now, timeout), Failure::TimedOut);
+        self.leases.expire(now, timeout, &mut effects.completions);
+        self.write_lazy_commit(effects);
+        let checkpoints = self.machine.lessor_mut().checkpoints(now.0, CHECKPOINTS_MAX);
+        self.propose_checkpoints(&checkpoints);
+        self.backend.tick();
+        let revision = self.reader.revision();
+        let is_leader = self.consensus.status().is_leader;
+        if let Some(target) = self.compactor.tick(now, revision, is_leader) {
+            self.propose_own(Purpose::Compaction(target), |id| {
+                own_requests::compaction(id, target)
+            });
+        }
+    }
+
+    /// Proposes what is open; called in each burst, before raft is given the queue.
+    pub(crate) fn propose_open_tasks(&mut self) {
+        let status = self.consensus.status();
+        if status.leader == 0 {
+            return;
+        }
+        let own = self.own.id;
+        if self.upkeep.attributes == Task::Open && self.machine.membership().member(own).is_some() {
+            self.upkeep.attributes = Task::UnderWay;
+            let (name, urls) = (self.own.name.clone(), self.own.client_urls.clone());
+            let admitted = self.propose_own(Purpose::Attributes, |id| {
+                own_requests::attributes(id, own, &name, &urls)
+            });
+            self.upkeep.attributes = if admitted { Task::UnderWay } else { Task::Open };
+        }
+        if status.is_leader && status.has_committed_in_term {
+            self.propose_cluster_version();
+            self.propose_expired();
+        }
+    }
+
+    /// Raises the cluster version to what all members speak. With other members, theirs have to be known first.
+    fn propose_cluster_version(&mut self) {
+        let membership = self.machine.membership();
+        let is_alone = membership.members().len() == 1;
+        let is_behind =
+            membership.cluster_version.is_none_or(|version| version < OWN_CLUSTER_VERSION);
+        let is_downgrading = membership.downgrade.is_enabled;
+        if is_alone && is_behind && !is_downgrading && self.upkeep.cluster_version == Task::Open {
+            let version = OWN_CLUSTER_VERSION.to_string();
+            let admitted = self.propose_own(Purpose::ClusterVersion, |id| {
+                own_requests::cluster_version(id, &version)
+            });
+            self.upkeep.cluster_version = if admitted { Task::UnderWay } else { Task::Open };
+        }
+    }
+
+    fn propose_expired(&mut self) {
+        let now = self.now.0;
+        for lease in self.machine.lessor_mut().expired(now, EXPIRED_MAX) {
+            self.propose_own(Purpose::LeaseRevoke, |id| own_requests::lease_revoke(id, lease));
+        }
+    }
+
+    /// Makes sure that a new primary does not go back to the time these leases had left before.
+    pub(crate) fn clear_checkpoints(&mut self, leases: &[i64]) {
+        let checkpoints: Vec<(i64, i64)> = leases.iter().map(|&lease| (lease, 0)).collect();
+        self.propose_checkpoints(&checkpoints);
+    }
+
+    fn propose_checkpoints(&mut self, checkpoints: &[(i64, i64)]) {
+        if !checkpoints.is_empty() {
+            self.propose_own(Purpose::LeaseCheckpoint, |id| {
+                own_requests::lease_checkpoint(id, checkpoints)
+            });
+        }
+    }
+
+    /// Raises the alarm that this member's quota is exceeded, once.
+    pub(crate) fn raise_no_space(&mut self) {
+        let kind = i32::from(AlarmType::Nospace);
+        let is_raised = self.reader.alarms().iter().any(|alarm| alarm.alarm == kind);
+        if is_raised || self.upkeep.no_space == Task::UnderWay {
+            return;
+        }
+        let own = self.own.id;
+        let admitted =
+            self.propose_own(Purpose::NoSpaceAlarm, |id| own_requests::no_space_alarm(id, own));
+        self.upkeep.no_space = if admitted { Task::UnderWay } else { Task::Open };
+    }
+
+    /// Puts a request of this member's own into the queue. One that finds no room is left out: whatever asked for it
+    /// asks again.
+    fn propose_own(&mut self, purpose: Purpose, encode: impl FnOnce(u64) -> bytes::Bytes) -> bool {
+        let id = self.ids.next();
+        let content = Content::Request(encode(id));
+        let admitted = self.proposals.admit(id, Waiter::Own(purpose), content, self.now);
+        if let Err(failure) = admitted {
+            tracing::warn!(?purpose, ?failure, "cannot propose");
+        }
+        admitted.is_ok()
+    }
+
+    /// Takes the outcome of a request of this member's own.
+    pub(crate) fn own_outcome(&mut self, purpose: Purpose, outcome: &Outcome) {
+        if let Err(refusal) = &outcome.result {
+            tracing::warn!(?purpose, %refusal, "own request refused");
+        }
+        match purpose {
+            Purpose::Attributes => {
+                self.upkeep.attributes = Task::Done;
+                tracing::info!(name = self.own.name, "published local member to cluster");
+            }
+            Purpose::ClusterVersion => self.upkeep.cluster_version = Task::Open,
+            Purpose::NoSpaceAlarm => self.upkeep.no_space = Task::Open,
+            Purpose::Compaction(revision) => match &outcome.result {
+                Ok(_) | Err(Refusal::Compacted) => self.compactor.done(self.now, revision),
+                Err(_) => {}
+            },
+            // The lessor asks again for what is still expired.
+            Purpose::LeaseRevoke | Purpose::LeaseCheckpoint => {}
+        }
+    }
+
+    fn own_timeout(&mut self, purpose: Purpose) {
+        tracing::warn!(?purpose, "own request timed out");
+        match purpose {
+            Purpose::Attributes => self.upkeep.attributes = Task::Open,
+            Purpose::ClusterVersion => self.upkeep.cluster_version = Task::Open,
+            Purpose::NoSpaceAlarm => self.upkeep.no_space = Task::Open,
+            Purpose::Compaction(_) | Purpose::LeaseRevoke | Purpose::LeaseCheckpoint => {}
+        }
+    }
+
+    /// Writes a commit index that nothing else has taken along, without a sync.
+    pub(crate) fn write_lazy_commit(&mut self, effects: &mut Effects) {
+        if let Some(hard_state) = self.consensus.take_lazy_commit() {
+            self.push_wal_job(effects, |job| job.hard_state = Some(hard_state));
+        }
+    }
+
+    /// Takes a raft snapshot when one is due, and marks it in the WAL when the backend holds what it stands for.
+    pub(crate) fn mark_snapshot(&mut self, effects: &mut Effects) {
+        let applied = self.machine.applied();
+        if self.snapshots.is_due(applied.index) {
+            self.snapshots.capture(Captured {
+                position: Position { index: applied.index, term: applied.term },
+                conf_state: self.consensus.conf_state(),
+                data: membership_document(self.machine.membership()),
+            });
+            self.backend.want_commit();
+        }
+        let durable = self.reader.durable_index();
+        let Some(captured) = self.snapshots.ready(durable) else { return };
+        let index = captured.position.index;
+        tracing::info!(index, "saving a raft snapshot");
+        let files = captured.into_files();
+        // A mark counts only below the commit index in the WAL.
+        let hard_state = self.consensus.take_lazy_commit().or_else(|| self.consensus.hard_state());
+        self.push_wal_job(effects, |job| {
+            job.hard_state = hard_state;
+            job.snapshot = Some(files);
+            job.must_sync = true;
+            job.release_to = Some(index);
+        });
+    }
+}
