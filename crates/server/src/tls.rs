@@ -242,7 +242,9 @@ impl ServerTls {
         if error.kind() == std::io::ErrorKind::UnexpectedEof {
             debug!(remote_addr = %remote, server_name, error = "EOF", "{message}");
         } else {
-            warn!(remote_addr = %remote, server_name, error = io_text(error), "{message}");
+            let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+            let text = cause.and_then(verify::refusal).unwrap_or_else(|| io_text(error));
+            warn!(remote_addr = %remote, server_name, error = text, "{message}");
         }
     }
 }

@@ -21,6 +21,11 @@ const DEFAULT_INITIAL_CLUSTER: &str = "default=http://localhost:2380";
 const DEFAULT_PEER_URL: &str = "http://localhost:2380";
 const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
 
+const SNAPSHOT_COUNT_DEFAULT: u64 = 10_000;
+const CATCHUP_ENTRIES_DEFAULT: u64 = 5000;
+const TOKEN_SECONDS_DEFAULT: u64 = 300;
+/// More frequent pings than this are of no use to anyone.
+const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const COMPACTION_BATCH_DEFAULT: usize = 1000;
 const COMPACTION_SLEEP_DEFAULT: Duration = Duration::from_millis(10);
@@ -52,7 +57,7 @@ pub(super) fn config(
         data_dir,
         wal_dir: settings.path("wal-dir"),
         urls,
-        raft: raft(settings),
+        raft: raft(settings, notices),
         store: store(settings).map_err(Exit::start_failed)?,
         limits: limits(settings, notices),
         http: Http {
@@ -200,15 +205,33 @@ fn discovery(settings: &Settings, endpoints: Vec<String>) -> Discovery {
     }
 }
 
-fn raft(settings: &Settings) -> Raft {
+fn raft(settings: &Settings, notices: &mut Vec<Notice>) -> Raft {
+    let mut default_if_zero = |name: &str, message: &'static str, default: u64| {
+        let given = settings.unsigned(name);
+        if given == 0 {
+            notices.push(Notice::new(Level::Info, message).with("updated", default));
+            return default;
+        }
+        given
+    };
+    let snapshot_count = default_if_zero(
+        "snapshot-count",
+        "updating snapshot-count to default",
+        SNAPSHOT_COUNT_DEFAULT,
+    );
+    let snapshot_catchup_entries = default_if_zero(
+        "snapshot-catchup-entries",
+        "updating snapshot catch-up entries to default",
+        CATCHUP_ENTRIES_DEFAULT,
+    );
     let all_if_zero = |name: &str| Some(settings.count(name)).filter(|count| *count > 0);
     Raft {
         heartbeat_interval: Duration::from_millis(settings.unsigned("heartbeat-interval")),
         election_timeout: Duration::from_millis(settings.unsigned("election-timeout")),
         initial_election_tick_advance: settings.bool("initial-election-tick-advance"),
         pre_vote: settings.bool("pre-vote"),
-        snapshot_count: settings.unsigned("snapshot-count"),
-        snapshot_catchup_entries: settings.unsigned("snapshot-catchup-entries"),
+        snapshot_count,
+        snapshot_catchup_entries,
         snapshots_max: all_if_zero("max-snapshots"),
         wals_max: all_if_zero("max-wals"),
         read_timeout: settings.duration("raft-read-timeout").or_zero(),
@@ -280,9 +303,15 @@ fn limits(settings: &Settings, notices: &mut Vec<Notice>) -> Limits {
     Limits {
         txn_ops_max: settings.count("max-txn-ops"),
         request_bytes_max: settings.count("max-request-bytes"),
-        concurrent_streams_max: u32::try_from(streams).unwrap_or(u32::MAX),
+        concurrent_streams_max: match u32::try_from(streams) {
+            Ok(0) | Err(_) => u32::MAX,
+            Ok(streams) => streams,
+        },
         keepalive_interval_min: settings.duration("grpc-keepalive-min-time").positive(),
-        keepalive_interval: settings.duration("grpc-keepalive-interval").positive(),
+        keepalive_interval: settings
+            .duration("grpc-keepalive-interval")
+            .positive()
+            .map(|interval| interval.max(PING_INTERVAL_MIN)),
         keepalive_timeout: settings.duration("grpc-keepalive-timeout").positive(),
         watch_progress_interval: progress.unwrap_or(WATCH_PROGRESS_DEFAULT).max(WATCH_PROGRESS_MIN),
     }
@@ -354,7 +383,10 @@ fn auth(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Auth, String> 
             _ => return Err("auth: invalid auth options".to_owned()),
         },
         bcrypt_cost: cost.unwrap_or(10),
-        token_ttl: Duration::from_secs(settings.unsigned("auth-token-ttl")),
+        token_ttl: Duration::from_secs(match settings.unsigned("auth-token-ttl") {
+            0 => TOKEN_SECONDS_DEFAULT,
+            seconds => seconds,
+        }),
     })
 }
 
@@ -379,16 +411,18 @@ fn monitoring(settings: &Settings) -> Monitoring {
 }
 
 fn memory(settings: &Settings) -> Memory {
+    let request_bytes_max = settings.count("max-request-bytes");
+    let room_for_requests = |name: &str| settings.count(name).max(request_bytes_max);
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Memory {
         value_cache_bytes: settings.count("value-cache-bytes"),
         engine_cache_bytes: settings.count("engine-cache-bytes"),
-        write_behind_bytes: settings.count("write-behind-bytes"),
+        write_behind_bytes: room_for_requests("write-behind-bytes"),
         watch_buffer_bytes: settings.count("watch-buffer-bytes"),
         serving_threads: Some(settings.count("serving-threads"))
             .filter(|threads| *threads > 0)
             .unwrap_or_else(cores),
         proposals_in_flight_max: settings.count("proposals-in-flight-max"),
-        proposals_in_flight_bytes_max: settings.count("proposals-in-flight-bytes-max"),
+        proposals_in_flight_bytes_max: room_for_requests("proposals-in-flight-bytes-max"),
     }
 }

@@ -373,6 +373,46 @@ fn flags_become_values() {
 }
 
 #[test]
+fn zero_is_the_default_where_etcd_says_so() {
+    let config = config(&[
+        "--snapshot-count=0",
+        "--snapshot-catchup-entries=0",
+        "--max-concurrent-streams=0",
+        "--auth-token-ttl=0",
+        "--grpc-keepalive-interval=1ms",
+    ]);
+    assert_eq!((config.raft.snapshot_count, config.raft.snapshot_catchup_entries), (10_000, 5000));
+    assert_eq!(config.limits.concurrent_streams_max, u32::MAX);
+    assert_eq!(config.auth.token_ttl, Duration::from_mins(5));
+    assert_eq!(config.limits.keepalive_interval, Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn ours_bounds_that_no_request_fits_through_are_refused() {
+    for (line, text) in [
+        (
+            &["--write-behind-bytes=0"] as &[&str],
+            "--write-behind-bytes must be at least 1572864 (set to 0)",
+        ),
+        (
+            &["--proposals-in-flight-max=0"],
+            "--proposals-in-flight-max must be at least 1 (set to 0)",
+        ),
+        (
+            &["--max-request-bytes=100000000", "--write-behind-bytes=16777216"],
+            "--write-behind-bytes must be at least 100000000 (set to 16777216)",
+        ),
+        (&["--serving-threads=2000"], "--serving-threads must be at most 1024 (set to 2000)"),
+    ] {
+        assert_eq!(error_of(&load_line(line).expect_err("a refusal")), text);
+    }
+    let large = config(&["--max-request-bytes=100000000"]).memory;
+    assert_eq!(large.write_behind_bytes, 100_000_000);
+    assert_eq!(large.proposals_in_flight_bytes_max, 100_000_000);
+    assert_eq!(config(&["--value-cache-bytes=0"]).memory.value_cache_bytes, 0);
+}
+
+#[test]
 fn retention_counts_what_the_mode_says() {
     for (mode, retention, expected) in [
         ("periodic", "0", AutoCompaction::Off),

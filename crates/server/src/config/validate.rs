@@ -18,6 +18,9 @@ pub(super) const ADVERTISE_CLIENT_URLS_UNSET: &str =
 /// An election must not be further away than this: followers without a leader serve nobody.
 const ELECTION_MILLISECONDS_MAX: u64 = 50_000;
 
+/// More threads than any machine has cores are a mistake.
+const SERVING_THREADS_MAX: u64 = 1024;
+
 /// Checks what makes a configuration invalid.
 pub(super) fn check(
     settings: &Settings,
@@ -46,7 +49,8 @@ pub(super) fn check(
         return Err(Exit::invalid(ADVERTISE_CLIENT_URLS_UNSET));
     }
     features(settings, notices).map_err(Exit::invalid)?;
-    tls_versions(settings).map_err(Exit::invalid)
+    tls_versions(settings).map_err(Exit::invalid)?;
+    memory(settings).map_err(Exit::invalid)
 }
 
 fn urls(settings: &Settings, notices: &mut Vec<Notice>) -> Result<(), String> {
@@ -186,6 +190,31 @@ fn tls_versions(settings: &Settings) -> Result<(), String> {
     }
     if min == Some(super::TlsVersion::V13) && !settings.words("cipher-suites").is_empty() {
         return Err("cipher suites cannot be configured when only TLS1.3 is enabled".to_owned());
+    }
+    Ok(())
+}
+
+/// Bounds below which a member could not work: a request has to fit through every queue on its way.
+fn memory(settings: &Settings) -> Result<(), String> {
+    let request = settings.unsigned("max-request-bytes");
+    for (name, least) in [
+        ("engine-cache-bytes", 1 << 20),
+        ("write-behind-bytes", request.max(1 << 20)),
+        ("watch-buffer-bytes", 64 << 10),
+        ("proposals-in-flight-max", 1),
+        ("proposals-in-flight-bytes-max", request.max(1 << 20)),
+    ] {
+        let given = settings.unsigned(name);
+        // Defaults grow with the request size instead.
+        if settings.is_given(name) && given < least {
+            return Err(format!("--{name} must be at least {least} (set to {given})"));
+        }
+    }
+    let threads = settings.unsigned("serving-threads");
+    if threads > SERVING_THREADS_MAX {
+        return Err(format!(
+            "--serving-threads must be at most {SERVING_THREADS_MAX} (set to {threads})"
+        ));
     }
     Ok(())
 }

@@ -10,7 +10,10 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore,
+    SignatureScheme,
+};
 use tracing::info;
 
 use super::certificate::{common_name, revoked_serials, serial};
@@ -68,24 +71,42 @@ impl ClientVerifier {
         if allowed {
             return Ok(());
         }
-        Err(rustls::Error::General("client certificate authentication failed".to_owned()))
+        Err(refused("client certificate authentication failed".to_owned()))
     }
 
     /// Refuses a chain of which any certificate is revoked, and everybody while the list cannot be read.
     fn check_revocation(&self, chain: &[&CertificateDer<'_>]) -> Result<(), rustls::Error> {
         let Some(path) = &self.crl_file else { return Ok(()) };
-        let general = rustls::Error::General;
-        let list = super::read_file(path).map_err(|error| general(error.to_string()))?;
-        let revoked = revoked_serials(&list).map_err(general)?;
+        let list = super::read_file(path).map_err(|error| refused(error.to_string()))?;
+        let revoked = revoked_serials(&list).map_err(refused)?;
         for certificate in chain {
-            let serial = serial(certificate).map_err(general)?;
+            let serial = serial(certificate).map_err(refused)?;
             if revoked.contains(&serial) {
                 let digits: Vec<_> = serial.iter().map(|byte| format!("{byte:02x}")).collect();
                 let digits = digits.concat();
-                return Err(general(format!("transport: certificate serial {digits} revoked")));
+                return Err(refused(format!("transport: certificate serial {digits} revoked")));
             }
         }
         Ok(())
+    }
+}
+
+/// Why a certificate is refused that is valid in itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(String);
+
+fn refused(reason: String) -> rustls::Error {
+    CertificateError::Other(OtherError(Arc::new(Refused(reason)))).into()
+}
+
+/// The reason alone, where a handshake failed for one of ours.
+pub(super) fn refusal(error: &rustls::Error) -> Option<String> {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) => {
+            Some(reason.to_string())
+        }
+        _ => None,
     }
 }
 
