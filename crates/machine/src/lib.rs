@@ -1,1 +1,39 @@
-//! See `docs/architecture.md`.
+//! The replicated state of a member: what the log's entries do to it, and how it is read.
+//!
+//! [`Machine`] is the write side, owned by one thread: [`Machine::apply`] takes committed entries in order. [`Reader`] is the shared
+//! read side. Nothing here knows raft, clocks or status codes; the only input beside the log is the backend's disk.
+
+mod alarm;
+mod apply;
+mod backend_job;
+mod command;
+mod fault;
+mod machine;
+mod outcome;
+mod reader;
+mod recover;
+mod snapshot;
+mod stats;
+
+pub mod lease;
+pub mod membership;
+pub mod mvcc;
+pub mod quota;
+pub mod schema;
+pub mod watch;
+
+#[cfg(test)]
+mod tests;
+
+pub use backend_job::{BackendDone, BackendJob, Commit, CompactStep};
+pub use fault::{EntryFault, Fault, ReadError};
+pub use machine::{Applied, AppliedEntry, Machine, Options};
+pub use mvcc::hash::KeyValueHash;
+pub use mvcc::pager::{Page, RangePager};
+pub use mvcc::revision::Revision;
+pub use mvcc::txn::is_read_only;
+pub use outcome::{Outcome, RangeReply, Record, Refusal, Reply, TxnReply};
+pub use reader::{Reader, Sizes};
+pub use snapshot::Snapshot;
+pub use stats::Stats;
+pub use watch::{Event, EventBatch};

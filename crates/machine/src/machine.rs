@@ -1,0 +1,393 @@
+//! The write side: one thread owns it and feeds it committed entries in order.
+//!
+//! Guarantees: equal entries give equal state and equal outcomes on all members (but for the quota's verdict, which is local and changes
+//! nothing but the answer). An effect and the applied index that covers it become durable in one commit. Apply fails only when this member has
+//! to stop.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proto::raftpb;
+use storage::backend::{Backend, Op, TableId, WriteBatch};
+
+use crate::alarm::Alarms;
+use crate::backend_job::{BackendDone, BackendJob, Commit, CompactStep, Done};
+use crate::fault::{EntryFault, Fault};
+use crate::lease::{self, Lessor};
+use crate::membership::{self, Member, Membership, MembershipChange, Verdict, Version};
+use crate::mvcc::compact::{Compaction, Step};
+use crate::mvcc::shared::{CHUNK_KEYS, Published, Shared};
+use crate::mvcc::store::Store;
+use crate::outcome::{Outcome, Reply};
+use crate::quota::Quota;
+use crate::reader::Reader;
+use crate::schema::{self, ConfState};
+use crate::watch::EventBatch;
+use crate::{command, recover};
+
+/// How a machine is set up. What says so must be equal on all members of a cluster.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes of the value cache.
+    pub cache_bytes: u64,
+    /// Bytes from which the write-behind tail is full.
+    pub tail_bytes_max: usize,
+    /// The space quota as configured ([`Quota::new`]).
+    pub quota_bytes: i64,
+    /// Records that one step of a compaction visits.
+    pub compaction_batch: usize,
+    /// Learners that a cluster may have. Must be equal on all members.
+    pub learners_max: usize,
+    /// This release.
+    pub server_version: Version,
+    /// Leases; the minimum ttl must be equal on all members.
+    pub lease: lease::Options,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 32 << 20,
+            tail_bytes_max: 64 << 20,
+            quota_bytes: 0,
+            compaction_batch: 1000,
+            learners_max: 1,
+            server_version: Version::new(3, 7, 1),
+            lease: lease::Options::default(),
+        }
+    }
+}
+
+/// The last applied entry.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// Its index.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+}
+
+/// What applying an entry yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppliedEntry {
+    /// The request id that a waiting proposer knows; 0 of a no-op.
+    pub request_id: u64,
+    /// The result.
+    pub outcome: Outcome,
+    /// Whether a snapshot must be taken: the cluster version went down, and older members cannot read what came before.
+    pub forces_snapshot: bool,
+}
+
+/// The replicated state.
+#[derive(Debug)]
+pub struct Machine {
+    pub(crate) store: Store,
+    pub(crate) lessor: Lessor,
+    pub(crate) membership: Membership,
+    pub(crate) alarms: Alarms,
+    pub(crate) conf_state: ConfState,
+    pub(crate) applied: Applied,
+    pub(crate) options: Options,
+    pub(crate) quota: Quota,
+    /// Changes of the small buckets since the last commit was handed out.
+    pub(crate) pending: Vec<(TableId, Op)>,
+    pub(crate) compactions: VecDeque<Compaction>,
+    /// The revision that the newest compaction asked for, and the newest carried out.
+    pub(crate) scheduled_compact: Option<i64>,
+    pub(crate) finished_compact: Option<i64>,
+    pub(crate) lacks_space: bool,
+    /// What the last commit handed out covers.
+    committed: Applied,
+    is_committing: bool,
+    is_compacting: bool,
+}
+
+impl Machine {
+    /// Rebuilds the state that the backend holds. A compaction that was not finished will be done again.
+    pub fn recover(backend: Backend, options: Options) -> Result<Self, Fault> {
+        recover::recover(backend, options)
+    }
+
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        recovered: recover::Recovered,
+        options: Options,
+    ) -> Self {
+        let quota = Quota::new(options.quota_bytes);
+        shared.set_durable_index(recovered.applied.index);
+        let machine = Self {
+            store: Store::new(shared),
+            lessor: recovered.lessor,
+            membership: recovered.membership,
+            alarms: recovered.alarms,
+            conf_state: recovered.conf_state,
+            applied: recovered.applied,
+            quota,
+            options,
+            pending: recovered.pending,
+            compactions: recovered.compactions,
+            scheduled_compact: recovered.scheduled_compact,
+            finished_compact: recovered.finished_compact,
+            lacks_space: false,
+            committed: recovered.applied,
+            is_committing: false,
+            is_compacting: false,
+        };
+        machine.publish();
+        machine
+    }
+
+    /// Returns the shared read side.
+    pub fn reader(&self) -> Reader {
+        Reader { shared: Arc::clone(&self.store.shared), quota: self.quota }
+    }
+
+    /// Returns the last applied entry.
+    pub fn applied(&self) -> Applied {
+        self.applied
+    }
+
+    /// Returns the consensus group as of the applied entry.
+    pub fn conf_state(&self) -> &ConfState {
+        &self.conf_state
+    }
+
+    /// Returns the membership as of the applied entry.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Returns the leases, for reading.
+    pub fn lessor(&self) -> &Lessor {
+        &self.lessor
+    }
+
+    /// Returns the leases, for what a primary does beside the log: promotion, renewal, expiry. Grants and revocations go through
+    /// [`Machine::apply`] only.
+    pub fn lessor_mut(&mut self) -> &mut Lessor {
+        &mut self.lessor
+    }
+
+    /// Applies the entry at `index`. One that the backend already covers has no effect and an empty outcome. After a fault the machine is of
+    /// no more use: the entry may have been applied in part.
+    pub fn apply(&mut self, index: u64, term: u64, data: &Bytes) -> Result<AppliedEntry, Fault> {
+        let request = command::decode(data).map_err(|reason| Fault::Entry { index, reason })?;
+        if !self.is_next(index)? {
+            return Ok(self.answer(request.id, Ok(Reply::Empty)));
+        }
+        let before = std::mem::replace(&mut self.applied, Applied { index, term });
+        let result = self.execute(request);
+        if result.is_err() {
+            self.applied = before;
+        }
+        result
+    }
+
+    /// Tells whether `index` is to be applied; false for one that is covered.
+    fn is_next(&self, index: u64) -> Result<bool, Fault> {
+        let applied = self.applied.index;
+        if index > applied + 1 {
+            return Err(Fault::Entry { index, reason: EntryFault::OutOfOrder { applied } });
+        }
+        Ok(index == applied + 1)
+    }
+
+    pub(crate) fn answer(
+        &self,
+        request_id: u64,
+        result: Result<Reply, crate::Refusal>,
+    ) -> AppliedEntry {
+        let outcome = Outcome { revision: self.store.shared.current(), result };
+        AppliedEntry { request_id, outcome, forces_snapshot: false }
+    }
+
+    /// Judges a conf change entry, before consensus is given it.
+    pub fn check_conf_change(
+        &self,
+        index: u64,
+        change: &raftpb::ConfChange,
+    ) -> Result<Verdict, Fault> {
+        if !self.is_next(index)? {
+            return Ok(Verdict::AlreadyApplied);
+        }
+        membership::judge(&self.membership, change, index, self.options.learners_max)
+    }
+
+    /// Applies a conf change entry as judged by [`Machine::check_conf_change`]. `conf_state` is the consensus group after it.
+    pub fn apply_conf_change(
+        &mut self,
+        index: u64,
+        term: u64,
+        request_id: u64,
+        verdict: Verdict,
+        conf_state: &ConfState,
+    ) -> Result<AppliedEntry, Fault> {
+        if !self.is_next(index)? {
+            return Ok(self.answer(request_id, Ok(Reply::Empty)));
+        }
+        self.applied = Applied { index, term };
+        let result = match verdict {
+            Verdict::AlreadyApplied => Ok(Reply::Empty),
+            Verdict::Refused(refusal) => Err(refusal),
+            Verdict::Accepted(change) => {
+                self.conf_state = conf_state.clone();
+                self.change_membership(change);
+                Ok(Reply::Empty)
+            }
+        };
+        Ok(self.answer(request_id, result))
+    }
+
+    fn change_membership(&mut self, change: MembershipChange) {
+        let id = change.id();
+        let stored = self.membership.apply(change).map(schema::member_value);
+        let key = schema::member_key(id);
+        match stored {
+            Some(value) => self.pending.push((schema::MEMBERS, Op::Put(key, value))),
+            None => {
+                let removed = Bytes::from_static(schema::REMOVED);
+                self.pending.push((schema::MEMBERS, Op::Delete(key.clone())));
+                self.pending.push((schema::MEMBERS_REMOVED, Op::Put(key, removed)));
+            }
+        }
+        self.publish();
+    }
+
+    /// Takes over the members of a backend that has none: those of an older release's snapshot, which keeps them elsewhere.
+    pub fn adopt_members(&mut self, members: Vec<Member>, conf_state: ConfState) {
+        for member in members {
+            self.change_membership(MembershipChange::Add(member));
+        }
+        self.conf_state = conf_state;
+    }
+
+    pub(crate) fn publish(&self) {
+        self.store.shared.publish(Published {
+            membership: Arc::new(self.membership.clone()),
+            alarms: self.alarms.of_kind(0).into(),
+        });
+    }
+
+    /// Tells, once each time it was exceeded, that this member's quota is: it then proposes a NOSPACE alarm for itself.
+    pub fn needs_nospace_alarm(&mut self) -> bool {
+        std::mem::take(&mut self.lacks_space)
+    }
+
+    /// Tells whether the write-behind tail is full: the caller applies no more until a commit is done.
+    pub fn tail_is_full(&self) -> bool {
+        self.tail_bytes() >= self.options.tail_bytes_max
+    }
+
+    /// Returns the bytes in the write-behind tail.
+    pub fn tail_bytes(&self) -> usize {
+        self.store.shared.state.read().tail.bytes()
+    }
+
+    /// Tells whether something was applied that no commit has been handed out for.
+    pub fn has_commit(&self) -> bool {
+        self.committed != self.applied || !self.pending.is_empty()
+    }
+
+    /// Takes a commit of everything applied; `None` while another one is under way, or without news. The caller decides when: every so
+    /// often, when the tail has grown, and at once when something waits for durability.
+    pub fn take_commit(&mut self) -> Option<BackendJob> {
+        if self.is_committing || !self.has_commit() {
+            return None;
+        }
+        self.is_committing = true;
+        self.committed = self.applied;
+        let mut ops = std::mem::take(&mut self.pending);
+        let meta = |key, value| (schema::META, Op::Put(Bytes::from_static(key), value));
+        ops.push(meta(schema::CONSISTENT_INDEX, schema::number_value(self.applied.index)));
+        if self.applied.term > 0 {
+            ops.push(meta(schema::TERM, schema::number_value(self.applied.term)));
+        }
+        ops.push(meta(schema::CONF_STATE, schema::conf_state_value(&self.conf_state)));
+        let mut puts = Vec::new();
+        let shared = Arc::clone(&self.store.shared);
+        let records = {
+            let mut state = shared.state.write();
+            let entries = state.tail.hand_over();
+            let records = entries.len();
+            ops.reserve(records);
+            puts.reserve(records);
+            for entry in entries {
+                let key = schema::record_key(entry.revision, entry.is_tombstone);
+                ops.push((schema::KEY, Op::Put(key, entry.record.clone())));
+                if !entry.is_tombstone {
+                    puts.push((entry.revision, entry.record.clone()));
+                }
+            }
+            records
+        };
+        let batch = WriteBatch { ops };
+        Some(BackendJob::Commit(Commit { shared, batch, puts, applied: self.applied, records }))
+    }
+
+    /// Takes the next step of a compaction; `None` while one is under way, while its entry is not durable, or when there is none. The caller
+    /// spaces the steps, so that other work gets its turn.
+    pub fn take_compact_step(&mut self) -> Option<BackendJob> {
+        let is_due = !self.is_compacting
+            && self
+                .compactions
+                .front()
+                .is_some_and(|next| next.index <= self.store.shared.durable_index());
+        if !is_due {
+            return None;
+        }
+        let compaction = Box::new(self.compactions.pop_front()?);
+        self.is_compacting = true;
+        let shared = Arc::clone(&self.store.shared);
+        let batch_max = self.options.compaction_batch.max(1);
+        Some(BackendJob::CompactStep(CompactStep { shared, compaction, batch_max }))
+    }
+
+    /// Takes a defragmentation.
+    pub fn take_defragment(&self) -> BackendJob {
+        BackendJob::Defragment
+    }
+
+    /// Returns the revision up to which compactions have been carried out, or −1: who asked for a physical one waits for it.
+    pub fn finished_compaction(&self) -> i64 {
+        self.finished_compact.unwrap_or(-1)
+    }
+
+    /// Takes a finished job back. A fault means that the member has to stop: what was applied may not be durable.
+    pub fn backend_done(&mut self, done: BackendDone) -> Result<(), Fault> {
+        match done.0 {
+            Done::Commit { applied, records, result } => {
+                self.is_committing = false;
+                result?;
+                self.store.shared.counters.commit(records as u64);
+                // First the index, then the records: whoever waits for the index finds them in the engine.
+                self.store.shared.set_durable_index(applied.index);
+                while self.store.shared.state.write().tail.drop_handed(CHUNK_KEYS) {}
+                Ok(())
+            }
+            Done::CompactStep { compaction, result } => {
+                self.is_compacting = false;
+                self.compact_step_done(*compaction, result?);
+                Ok(())
+            }
+            Done::Defragment(result) => result,
+        }
+    }
+
+    fn compact_step_done(&mut self, compaction: Compaction, step: Step) {
+        let is_last = step.finished.is_some();
+        self.store.shared.counters.compaction_step(step.removed, is_last);
+        self.store.shared.sub_live_bytes(step.removed_bytes);
+        if is_last {
+            self.finished_compact = Some(compaction.revision);
+            self.store.shared.set_finished_compaction(compaction.revision);
+        } else {
+            self.compactions.push_front(compaction);
+        }
+    }
+
+    /// Takes the events of everything applied since they were last taken; `None` if nothing has changed.
+    pub fn take_events(&mut self) -> Option<Arc<EventBatch>> {
+        self.store.take_events().map(Arc::new)
+    }
+}
