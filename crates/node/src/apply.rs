@@ -10,7 +10,7 @@ use proto::raftpb;
 use crate::consensus::{Committed, Payload};
 use crate::node::Node;
 use crate::proposals::Waiter;
-use crate::{Answer, Effects, Now, Stop};
+use crate::{Answer, Completion, Effects, Now, Stop};
 
 /// A removed member goes on this long, so that others learn that its removal is committed.
 const REMOVED_GRACE: std::time::Duration = std::time::Duration::from_secs(1);
@@ -63,7 +63,7 @@ impl Node {
     /// The first entry of a term is applied: whoever leads it holds all former entries now.
     fn begin_term(&mut self, term: u64) {
         let status = self.consensus.status();
-        if status.is_leader && status.term == term {
+        if status.is_leader() && status.term == term {
             let extend = self.own.raft.election_timeout();
             let now = self.now.0;
             self.machine.lessor_mut().promote(now, extend);
@@ -107,7 +107,7 @@ impl Node {
     fn answer(&mut self, request: u64, outcome: Outcome, effects: &mut Effects) {
         match self.proposals.finish(request) {
             Some(Waiter::Caller(token)) => {
-                effects.complete([token], || Answer::Applied(outcome.clone()));
+                effects.completions.push(Completion { token, answer: Answer::Applied(outcome) });
             }
             Some(Waiter::Own(purpose)) => self.own_outcome(purpose, &outcome),
             // Another member's.

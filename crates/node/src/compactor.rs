@@ -7,8 +7,8 @@ use crate::Now;
 
 /// Revisions sampled per compaction interval.
 const SAMPLES_PER_INTERVAL: u32 = 10;
-const HOUR: Duration = Duration::from_secs(60 * 60);
-const REVISION_MODE_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const HOUR: Duration = Duration::from_hours(1);
+const REVISION_MODE_INTERVAL: Duration = Duration::from_mins(5);
 
 /// How history is compacted without anyone asking.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -138,13 +138,13 @@ mod tests {
 
     #[test]
     fn a_short_period_compacts_once_per_period_and_keeps_at_least_one_period() {
-        let asked = run(AutoCompaction::Periodic(Duration::from_secs(600)), 2000, 1);
+        let asked = run(AutoCompaction::Periodic(Duration::from_mins(10)), 2000, 1);
         assert_eq!(asked, [(600, 1), (1200, 541), (1800, 1141)]);
     }
 
     #[test]
     fn a_long_period_compacts_every_hour_after_the_first_period() {
-        let asked = run(AutoCompaction::Periodic(Duration::from_secs(7200)), 7200 + 2 * 3600, 60);
+        let asked = run(AutoCompaction::Periodic(Duration::from_hours(2)), 7200 + 2 * 3600, 60);
         assert_eq!(asked, [(7200, 1), (10800, 3241), (14400, 6841)]);
     }
 
@@ -167,6 +167,6 @@ mod tests {
         assert_eq!(compactor.tick(Now(Duration::from_secs(160)), 60, true), Some(50));
         assert_eq!(compactor.tick(Now(Duration::from_secs(170)), 60, true), Some(50));
         compactor.done(Now(Duration::from_secs(170)), 50);
-        assert_eq!(compactor.tick(Now(Duration::from_secs(180)), 60, true), None);
+        assert_eq!(compactor.tick(Now(Duration::from_mins(3)), 60, true), None);
     }
 }

@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use proto::raftpb;
 use raft::eraftpb::{self, EntryType};
-use raft::{ProgressState, RawNode, StateRole};
+use raft::{RawNode, StateRole};
 
 pub(crate) use convert::Unusable;
 use forwarded::ForwardedReads;
@@ -140,13 +140,29 @@ pub(crate) struct Status {
     pub(crate) term: u64,
     /// 0 when there is none.
     pub(crate) leader: u64,
-    pub(crate) is_leader: bool,
+    pub(crate) role: Role,
     pub(crate) commit: u64,
     /// Whether this member is the only voter.
     pub(crate) is_lone: bool,
-    pub(crate) is_learner: bool,
     /// Whether an entry of the current term is committed, which reads have to wait for.
     pub(crate) has_committed_in_term: bool,
+}
+
+/// What this member is in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Leader,
+    /// A voter that does not lead.
+    Follower,
+    /// A member without a vote.
+    Learner,
+}
+
+impl Status {
+    /// Tells whether this member leads.
+    pub(crate) fn is_leader(&self) -> bool {
+        self.role == Role::Leader
+    }
 }
 
 /// Why raft could not start, or could not go on.
@@ -223,7 +239,7 @@ impl Consensus {
 
     /// Lets one tick pass.
     pub(crate) fn tick(&mut self) {
-        if self.may_be_elected() && self.raw.tick() && !self.status().is_leader {
+        if self.may_be_elected() && self.raw.tick() && !self.status().is_leader() {
             self.attempt += 1;
         }
         self.set_election_timeout();
@@ -303,13 +319,13 @@ impl Consensus {
         let own = validate::Own {
             id: self.options.id,
             term: status.term,
-            last: self.raw.raft.raft_log.last_index(),
-            is_leader: status.is_leader,
+            last: self.last(),
+            is_leader: status.is_leader(),
             is_persisting: self.is_persisting(),
             is_lone: status.is_lone,
         };
         let kind = validate::check(&message, own)?;
-        if kind == raftpb::MessageType::MsgReadIndex && status.is_leader {
+        if kind == raftpb::MessageType::MsgReadIndex && status.is_leader() {
             // Before the term's first commit raft drops reads; the follower asks again.
             self.forwarded.admit(&mut message, fresh, status.term)?;
         }
@@ -460,14 +476,18 @@ impl Consensus {
     /// Returns where this member stands.
     pub(crate) fn status(&self) -> Status {
         let raft = &self.raw.raft;
-        let is_leader = raft.state == StateRole::Leader;
+        let is_learner = raft.prs().conf().learners().contains(&self.options.id);
+        let role = match raft.state {
+            StateRole::Leader => Role::Leader,
+            _ if is_learner => Role::Learner,
+            StateRole::Follower | StateRole::Candidate | StateRole::PreCandidate => Role::Follower,
+        };
         Status {
             term: raft.term,
             leader: raft.leader_id,
-            is_leader,
+            role,
             commit: raft.raft_log.committed,
             is_lone: raft.prs().is_singleton() && raft.promotable(),
-            is_learner: raft.prs().conf().learners().contains(&self.options.id),
             has_committed_in_term: raft.commit_to_current_term(),
         }
     }
@@ -477,24 +497,10 @@ impl Consensus {
         self.raw.raft.raft_log.last_index()
     }
 
-    /// Returns the term of the entry at `index`, if it is known.
-    pub(crate) fn term_of(&self, index: u64) -> Option<u64> {
-        self.raw.raft.store().term_of(index)
-    }
-
     /// Returns entries and bytes of the log in memory.
     pub(crate) fn in_memory(&self) -> (u64, usize) {
         let log = self.raw.raft.store();
         (log.last() - log.start().index, log.bytes())
-    }
-
-    /// Tells whether a follower has as good as all of the log: at least nine tenths of what this leader has.
-    pub(crate) fn is_in_sync(&self, peer: u64) -> bool {
-        let own = self.last();
-        self.raw.raft.prs().get(peer).is_some_and(|progress| {
-            progress.state == ProgressState::Replicate
-                && u128::from(progress.matched) * 10 >= u128::from(own) * 9
-        })
     }
 
     fn is_persisting(&self) -> bool {

@@ -31,10 +31,16 @@ pub(crate) struct Published {
     pub(crate) applied: u64,
     pub(crate) applied_term: u64,
     pub(crate) is_lone_leader: bool,
-    pub(crate) has_no_space: bool,
-    pub(crate) is_corrupt: bool,
+    pub(crate) alarms: Alarms,
     pub(crate) pending_proposals: u64,
     pub(crate) finished_compaction: i64,
+}
+
+/// Which alarms are set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Alarms {
+    pub(crate) has_no_space: bool,
+    pub(crate) is_corrupt: bool,
 }
 
 const NO_SPACE: u8 = 1;
@@ -71,8 +77,8 @@ impl Gate {
         self.applied.store(state.applied, Ordering::Release);
         self.pending_proposals.store(state.pending_proposals, Ordering::Relaxed);
         self.finished_compaction.store(state.finished_compaction, Ordering::Release);
-        let alarms = if state.has_no_space { NO_SPACE } else { 0 }
-            | if state.is_corrupt { CORRUPT } else { 0 };
+        let alarms = if state.alarms.has_no_space { NO_SPACE } else { 0 }
+            | if state.alarms.is_corrupt { CORRUPT } else { 0 };
         self.alarms.store(alarms, Ordering::Relaxed);
         // Sequentially consistent: it is false before this node does anything that lets another one lead.
         self.is_lone_leader.store(state.is_lone_leader, Ordering::SeqCst);
@@ -174,8 +180,7 @@ mod tests {
             applied: 11,
             applied_term: 2,
             is_lone_leader: true,
-            has_no_space: false,
-            is_corrupt: true,
+            alarms: Alarms { has_no_space: false, is_corrupt: true },
             pending_proposals: 4,
             finished_compaction: 5,
         };

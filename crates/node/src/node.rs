@@ -18,8 +18,8 @@ use proto::raftpb;
 use crate::backend_pace::BackendPace;
 use crate::compactor::Compactor;
 use crate::config::{RaftConfig, SnapshotConfig};
-use crate::consensus::{self, Committed, Consensus};
-use crate::gate::Published;
+use crate::consensus::{self, Committed, Consensus, Role};
+use crate::gate::{Alarms, Published};
 use crate::lease_desk::{Counter, LeaseDesk};
 use crate::proposals::{APPLY_LAG_MAX, Content, Proposals, Waiter};
 use crate::reads::Reads;
@@ -257,7 +257,7 @@ impl Node {
         if !self.proposals.has_queue() || self.consensus.status().leader == 0 {
             return;
         }
-        let is_leader = self.consensus.status().is_leader;
+        let is_leader = self.consensus.status().is_leader();
         let mut queue = self.proposals.take_queue(is_leader);
         while let Some((_, content)) = queue.front() {
             let result = if let Content::ConfChange(change) = content {
@@ -329,7 +329,7 @@ impl Node {
         let had_leader = was.leader;
         was.has_committed_in_term = status.has_committed_in_term;
         was.term = status.term;
-        was.is_leader = status.is_leader;
+        was.is_leader = status.is_leader();
         was.leader = status.leader;
         if has_new_leader {
             if status.leader != 0 {
@@ -353,7 +353,7 @@ impl Node {
         if has_first_commit || has_new_leader {
             self.reads.ask_again();
         }
-        if was_leader && !status.is_leader {
+        if was_leader && !status.is_leader() {
             self.machine.lessor_mut().demote();
             let mut completions = Vec::new();
             self.leases.fail_all(Failure::NotPrimary, &mut completions);
@@ -373,7 +373,7 @@ impl Node {
         let status = self.consensus.status();
         let is_heard =
             |peer: u64| self.leadership.heard.get(&peer).is_some_and(|&heard| heard > since);
-        let is_connected = if status.is_leader {
+        let is_connected = if status.is_leader() {
             let voters = self.consensus.conf_state().voters;
             let reached =
                 voters.iter().filter(|&&voter| voter == self.own.id || is_heard(voter)).count();
@@ -399,7 +399,7 @@ impl Node {
     /// and has applied the first entry of its term, which comes after all former entries.
     fn is_lone_leader(&self) -> bool {
         let status = self.consensus.status();
-        status.is_lone && status.is_leader && self.machine.applied().term == status.term
+        status.is_lone && status.is_leader() && self.machine.applied().term == status.term
     }
 
     fn apply_lag(&self) -> u64 {
@@ -414,13 +414,15 @@ impl Node {
         self.gate.publish(Published {
             term: status.term,
             leader: status.leader,
-            is_learner: status.is_learner,
+            is_learner: status.role == Role::Learner,
             committed: status.commit,
             applied: applied.index,
             applied_term: applied.term,
             is_lone_leader: self.is_lone_leader(),
-            has_no_space: has(AlarmType::Nospace),
-            is_corrupt: has(AlarmType::Corrupt),
+            alarms: Alarms {
+                has_no_space: has(AlarmType::Nospace),
+                is_corrupt: has(AlarmType::Corrupt),
+            },
             finished_compaction: self.machine.finished_compaction(),
             pending_proposals: self.proposals.len() as u64,
         });
@@ -428,7 +430,7 @@ impl Node {
 
     fn begin_stop(&mut self) {
         let status = self.consensus.status();
-        let grace = if status.is_leader && !status.is_lone {
+        let grace = if status.is_leader() && !status.is_lone {
             self.consensus.transfer_leadership();
             self.own.raft.election_timeout()
         } else {
@@ -439,7 +441,7 @@ impl Node {
 
     /// Ends in order once leadership is given away or the time for it is over.
     fn finish_stop(&mut self, effects: &mut Effects) {
-        let is_leader = self.consensus.status().is_leader;
+        let is_leader = self.consensus.status().is_leader();
         let now = self.now;
         let Some((stop, _)) = self.ending.take_if(|(_, at)| !is_leader || now >= *at) else {
             return;

@@ -4,11 +4,10 @@
 //! has failed may still be applied later: a timeout means that the outcome is unknown. Bounds: [`Limits`], by count
 //! and by bytes; what exceeds them is refused at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
 
 use crate::{Failure, Now, Token};
 
@@ -99,8 +98,8 @@ struct Pending {
 pub(crate) struct Proposals {
     limits: Limits,
     timeout: Duration,
-    /// By request id. Looked up only, never iterated.
-    pending: HashMap<u64, Pending>,
+    /// By request id.
+    pending: BTreeMap<u64, Pending>,
     bytes: usize,
     /// Request ids in the order of admission; those that are answered are passed over.
     order: VecDeque<(Now, u64)>,
@@ -113,7 +112,7 @@ impl Proposals {
         Self {
             limits,
             timeout,
-            pending: HashMap::new(),
+            pending: BTreeMap::new(),
             bytes: 0,
             order: VecDeque::new(),
             queue: VecDeque::new(),

@@ -45,6 +45,8 @@ struct World {
     process: Option<Process>,
     holds_wal: bool,
     holds_backend: bool,
+    /// How many backend jobs are carried out although they are held.
+    backend_jobs_left: u32,
     /// Names of the requests that wait, by token.
     asked: BTreeMap<u64, String>,
     tokens: u64,
@@ -83,6 +85,7 @@ impl World {
             process: None,
             holds_wal: false,
             holds_backend: false,
+            backend_jobs_left: 0,
             asked: BTreeMap::new(),
             tokens: 0,
             starts: 0,
@@ -121,7 +124,7 @@ impl World {
     }
 
     fn carry_out(&mut self, effects: Effects) -> Result<(), Box<dyn Error>> {
-        let Effects { wal, backend, messages, completions, events: _, stop } = effects;
+        let Effects { wal, backend, messages, completions, stop, .. } = effects;
         for Completion { token, answer } in completions {
             let name = self.asked.remove(&token.0).unwrap_or_else(|| "nobody".to_owned());
             let text = describe(&answer);
@@ -156,7 +159,10 @@ impl World {
             let event = if !holds_wal && let Some(job) = process.wal_jobs.pop_front() {
                 let result = write(&*disk, process.data_dir.snap(), &mut process.wal, &job);
                 Event::WalDone { job: job.job, result }
-            } else if !holds_backend && let Some(job) = process.backend_jobs.pop_front() {
+            } else if (!holds_backend || self.backend_jobs_left > 0)
+                && let Some(job) = process.backend_jobs.pop_front()
+            {
+                self.backend_jobs_left = self.backend_jobs_left.saturating_sub(1);
                 Event::BackendDone(job.run(&process.backend))
             } else {
                 return Ok(());
@@ -220,6 +226,12 @@ impl World {
                 self.holds_wal = false;
                 self.holds_backend = false;
                 self.settle()?;
+                String::new()
+            }
+            "backend" => {
+                self.backend_jobs_left = position(&mut args)?.parse()?;
+                self.settle()?;
+                self.backend_jobs_left = 0;
                 String::new()
             }
             "fail_wal" => {

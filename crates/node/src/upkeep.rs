@@ -60,7 +60,7 @@ impl Node {
         self.propose_checkpoints(&checkpoints);
         self.backend.tick();
         let revision = self.reader.revision();
-        let is_leader = self.consensus.status().is_leader;
+        let is_leader = self.consensus.status().is_leader();
         if let Some(target) = self.compactor.tick(now, revision, is_leader) {
             self.propose_own(Purpose::Compaction(target), |id| {
                 own_requests::compaction(id, target)
@@ -83,7 +83,7 @@ impl Node {
             });
             self.upkeep.attributes = if admitted { Task::UnderWay } else { Task::Open };
         }
-        if status.is_leader && status.has_committed_in_term {
+        if status.is_leader() && status.has_committed_in_term {
             self.propose_cluster_version();
             self.propose_expired();
         }

@@ -131,11 +131,11 @@ impl raft::Storage for Log {
         Ok(found)
     }
 
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        if index < self.start.index {
+    fn term(&self, idx: u64) -> raft::Result<u64> {
+        if idx < self.start.index {
             return Err(StorageError::Compacted.into());
         }
-        self.term_of(index).ok_or_else(|| StorageError::Unavailable.into())
+        self.term_of(idx).ok_or_else(|| StorageError::Unavailable.into())
     }
 
     fn first_index(&self) -> raft::Result<u64> {

@@ -47,8 +47,8 @@ impl Drain for ToTracing {
 struct Text(String);
 
 impl Serializer for Text {
-    fn emit_arguments(&mut self, key: Key, value: &fmt::Arguments<'_>) -> slog::Result {
-        write!(self.0, "; {key}: {value}")?;
+    fn emit_arguments(&mut self, key: Key, val: &fmt::Arguments<'_>) -> slog::Result {
+        write!(self.0, "; {key}: {val}")?;
         Ok(())
     }
 }

@@ -179,7 +179,7 @@ impl Cluster {
         let leaders: Vec<u64> = self
             .members
             .iter()
-            .filter(|(id, member)| !self.cut.contains(id) && member.consensus.status().is_leader)
+            .filter(|(id, member)| !self.cut.contains(id) && member.consensus.status().is_leader())
             .map(|(id, _)| *id)
             .collect();
         assert!(leaders.len() <= 1, "two leaders: {leaders:?}");
@@ -215,7 +215,7 @@ fn a_lone_voter_elects_itself_at_once_and_commits_only_what_is_durable() {
     assert!(member.work().is_empty());
     member.consensus.campaign();
     member.work();
-    assert!(member.consensus.status().is_leader);
+    assert!(member.consensus.status().is_leader());
     assert!(!member.consensus.status().has_committed_in_term);
     member.consensus.propose([Bytes::from_static(b"a")]).expect("leads");
     member.work();
@@ -356,7 +356,7 @@ fn a_learner_never_campaigns() {
     let commit = durable.len() as u64;
     let mut member = Member::start(3, raftpb::HardState { term: 5, vote: 0, commit }, durable);
     member.work();
-    assert!(member.consensus.status().is_learner);
+    assert_eq!(member.consensus.status().role, Role::Learner);
     member.consensus.campaign();
     for _ in 0..5 * ELECTION_TICKS {
         member.consensus.tick();
