@@ -39,10 +39,11 @@ impl Signal {
     }
 }
 
-/// Calls `stop`, on a thread of its own, with the first signal; the second signal ends the process at once.
+/// Calls `stop`, on a thread of its own, with the first signal; the second signal ends the process
+/// at once.
 ///
-/// `stop` must only start the graceful stop, not wait for it: the thread goes on to wait for the second signal. Whoever
-/// waits for the stop calls [`end_by`] then.
+/// `stop` must only start the graceful stop, not wait for it: the thread goes on to wait for the
+/// second signal. Whoever waits for the stop calls [`end_by`] then.
 pub fn on_signal(stop: impl FnOnce(Signal) + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -57,8 +58,8 @@ pub fn on_signal(stop: impl FnOnce(Signal) + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the process by the signal that asked for it, so that its parent sees why. The first process of a container cannot
-/// be killed by its own signals and exits with 0.
+/// Ends the process by the signal that asked for it, so that its parent sees why. The first process
+/// of a container cannot be killed by its own signals and exits with 0.
 pub fn end_by(signal: Signal) -> ! {
     if std::process::id() != 1 {
         // It does not return where it succeeds; where it fails, exiting is what is left.

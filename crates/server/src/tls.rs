@@ -1,9 +1,11 @@
-//! TLS of listeners: certificates that are read anew when their files change, client certificates, revocation lists.
+//! TLS of listeners: certificates that are read anew when their files change, client certificates,
+//! revocation lists.
 //!
-//! Everything is rustls with ring. What etcd does and this does, too: a server certificate that cannot be read fails the
-//! handshake, not the process; CAs are read once, at start; the revocation list counts for every handshake.
-//! What differs, because rustls refuses it on purpose: no suites without forward secrecy or authenticated encryption
-//! (naming them in `--cipher-suites` is a warning, naming only them an error), and no keys on P-521.
+//! Everything is rustls with ring. What etcd does and this does, too: a server certificate that
+//! cannot be read fails the handshake, not the process; CAs are read once, at start; the revocation
+//! list counts for every handshake. What differs, because rustls refuses it on purpose: no suites
+//! without forward secrecy or authenticated encryption (naming them in `--cipher-suites` is a
+//! warning, naming only them an error), and no keys on P-521.
 
 mod certificate;
 mod generate;
@@ -122,7 +124,8 @@ impl fmt::Debug for ServerTls {
 
 /// The certificates of `info`: generated ones where none are given and `--auto-tls` asks for them.
 ///
-/// `listen` are the URLs whose hosts a generated certificate is valid for; it lives under `data_dir`.
+/// `listen` are the URLs whose hosts a generated certificate is valid for; it lives under
+/// `data_dir`.
 pub fn with_generated(
     info: &TlsInfo,
     endpoint: Endpoint,
@@ -209,9 +212,11 @@ impl ServerTls {
         Ok(Self { config: Arc::new(config), endpoint })
     }
 
-    /// Shakes hands with who connected from `remote`; `None`, after a line in the log, where that fails or takes too long.
+    /// Shakes hands with who connected from `remote`; `None`, after a line in the log, where that
+    /// fails or takes too long.
     ///
-    /// May read changed certificate files and the revocation list while it does: small files, once per change.
+    /// May read changed certificate files and the revocation list while it does: small files, once
+    /// per change.
     pub async fn accept<S>(&self, stream: S, remote: &dyn fmt::Display) -> Option<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,

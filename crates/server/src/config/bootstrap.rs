@@ -1,5 +1,5 @@
-//! What a first start checks: the cluster's members against this member's name and URLs. A member that has data
-//! already ignores all of this.
+//! What a first start checks: the cluster's members against this member's name and URLs. A member
+//! that has data already ignores all of this.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -60,7 +60,8 @@ impl Config {
         Ok(members)
     }
 
-    /// The members of a new cluster, checked against this member; for a first start without discovery.
+    /// The members of a new cluster, checked against this member; for a first start without
+    /// discovery.
     ///
     /// May look names up: call it where blocking is allowed.
     pub fn bootstrap_members(&self) -> Result<BTreeMap<String, Vec<Url>>, BootstrapError> {
@@ -80,7 +81,8 @@ impl Config {
         Ok(members)
     }
 
-    /// The URLs that `initial-cluster` gives this member are the advertised ones, by text or by address.
+    /// The URLs that `initial-cluster` gives this member are the advertised ones, by text or by
+    /// address.
     fn check_advertised(&self, own: &[Url]) -> Result<(), BootstrapError> {
         let mut advertised = self.urls.advertise_peer.clone();
         advertised.sort();
@@ -142,7 +144,8 @@ fn equal(advertised: &[Url], own: &[Url]) -> Result<(), String> {
     Ok(())
 }
 
-/// The address of a URL; `None` where there is nothing to look up, because names of the own machine are compared by text.
+/// The address of a URL; `None` where there is nothing to look up, because names of the own machine
+/// are compared by text.
 fn resolve(url: &Url) -> Result<Option<SocketAddr>, String> {
     if url.is_unix() || url.host() == "localhost" {
         return Ok(None);

@@ -126,8 +126,8 @@ fn urls(settings: &Settings) -> Urls {
     }
 }
 
-/// Puts this machine's address where a default URL is advertised for a listener on all addresses, and this member's
-/// name and URLs into a default `initial-cluster`. Gives the latter.
+/// Puts this machine's address where a default URL is advertised for a listener on all addresses,
+/// and this member's name and URLs into a default `initial-cluster`. Gives the latter.
 fn substitute_defaults(
     name: &str,
     urls: &mut Urls,
@@ -269,8 +269,8 @@ fn store(settings: &Settings) -> Result<Store, String> {
     })
 }
 
-/// A whole number counts hours or revisions; everything else is a duration, whose nanoseconds count as revisions in
-/// revision mode, as strange as that is.
+/// A whole number counts hours or revisions; everything else is a duration, whose nanoseconds count
+/// as revisions in revision mode, as strange as that is.
 pub(super) fn auto_compaction(mode: &str, retention: &str) -> Result<AutoCompaction, String> {
     let retention = if retention.is_empty() { "0" } else { retention };
     let revisions = mode == "revision";

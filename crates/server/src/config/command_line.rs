@@ -1,5 +1,5 @@
-//! The command line in Go's syntax: one dash or two, `-flag value` or `-flag=value`, switches only with `=`, and the
-//! first argument that is no flag ends the flags.
+//! The command line in Go's syntax: one dash or two, `-flag value` or `-flag=value`, switches only
+//! with `=`, and the first argument that is no flag ends the flags.
 
 use super::flag::Kind;
 use super::settings::Settings;

@@ -1,7 +1,7 @@
 //! Durations as Go writes them: `1h30m`, `250ms`, `2h0m0s`.
 //!
-//! Flags carry them as text, configuration files as integer nanoseconds. They are kept as signed nanoseconds, because
-//! a negative value is legal where it means "off".
+//! Flags carry them as text, configuration files as integer nanoseconds. They are kept as signed
+//! nanoseconds, because a negative value is legal where it means "off".
 
 use std::fmt;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Environment variables: `ETCD_` and a flag's name. Empty ones count as unset; one that a flag shadows stops the
-//! process, because nobody can tell which was meant.
+//! Environment variables: `ETCD_` and a flag's name. Empty ones count as unset; one that a flag
+//! shadows stops the process, because nobody can tell which was meant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,8 @@ const PREFIX: &str = "ETCD_";
 
 /// Takes the variables that no flag shadows into `settings`.
 ///
-/// A value that cannot be parsed is an error only after all variables have been looked at, so that a shadowed one is
-/// reported first; of several, the last by flag name is reported.
+/// A value that cannot be parsed is an error only after all variables have been looked at, so that
+/// a shadowed one is reported first; of several, the last by flag name is reported.
 pub(super) fn apply(
     settings: &mut Settings,
     environment: &Environment,

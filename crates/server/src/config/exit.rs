@@ -1,4 +1,5 @@
-//! How the process ends when it does not start: what is printed and logged, and the exit code, all as etcd's.
+//! How the process ends when it does not start: what is printed and logged, and the exit code, all
+//! as etcd's.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -12,7 +13,8 @@ const NOT_VERIFIED: &str = "failed to verify flags";
 /// A start that ends here. Call [`report`](Self::report) from `main` and return what it gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
-    /// The exit code: 0 for `--help` and `--version`, 1 for what is not valid, 2 for what is not even syntax.
+    /// The exit code: 0 for `--help` and `--version`, 1 for what is not valid, 2 for what is not
+    /// even syntax.
     pub code: u8,
     /// Text for standard output.
     pub stdout: String,

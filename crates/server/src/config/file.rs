@@ -1,7 +1,8 @@
 //! The configuration file: YAML or JSON.
 //!
-//! etcd decodes it with Go's JSON decoder, whose habits show: keys match in any case, `null` leaves a default, unknown
-//! keys are ignored, durations are integer nanoseconds, and a value of another type is an error that names a Go type.
+//! etcd decodes it with Go's JSON decoder, whose habits show: keys match in any case, `null` leaves
+//! a default, unknown keys are ignored, durations are integer nanoseconds, and a value of another
+//! type is an error that names a Go type.
 
 use std::io::Read;
 use std::path::Path;
@@ -19,20 +20,21 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads `path` into settings.
 pub(super) fn read(path: &Path) -> Result<Settings, Exit> {
-    let text = read_text(path).map_err(|error| {
-        Exit::invalid(format!("open {}: {}", path.display(), crate::logging::io_text(&error)))
+    let text = read_text(path).map_err(|(operation, error)| {
+        let reason = crate::logging::io_text(&error);
+        Exit::invalid(format!("{operation} {}: {reason}", path.display()))
     })?;
     parse(&text)
 }
 
-fn read_text(path: &Path) -> std::io::Result<String> {
+/// The text, or the operation that failed.
+fn read_text(path: &Path) -> Result<String, (&'static str, std::io::Error)> {
+    let file = std::fs::File::open(path).map_err(|error| ("open", error))?;
     let mut text = String::new();
-    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| ("read", error))?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::FileTooLarge,
-            format!("a configuration file may have at most {FILE_BYTES_MAX} bytes"),
-        ));
+        let limit = format!("a configuration file may have at most {FILE_BYTES_MAX} bytes");
+        return Err(("read", std::io::Error::new(std::io::ErrorKind::FileTooLarge, limit)));
     }
     Ok(text)
 }

@@ -1,5 +1,5 @@
-//! What a flag is, and how its text becomes a value: the syntax of Go's `flag` and `strconv`, which etcd's users rely on
-//! (`0x10`, `1_000`, `T`).
+//! What a flag is, and how its text becomes a value: the syntax of Go's `flag` and `strconv`, which
+//! etcd's users rely on (`0x10`, `1_000`, `T`).
 
 use super::duration::GoDuration;
 use super::features::FeatureGates;

@@ -1,13 +1,13 @@
 //! Configuration: command line, environment and file → one immutable, validated [`Config`].
 //!
-//! The rules are etcd's (`docs/compatibility.md`): a configuration file replaces every other source; without one, a
-//! flag wins over nothing (a flag *and* its variable are a conflict that stops the process). What cannot be honoured
-//! is refused at start, never ignored silently: texts and exit codes are etcd's, and features that are not built yet
-//! are listed in `unbuilt`.
+//! The rules are etcd's (`docs/compatibility.md`): a configuration file replaces every other
+//! source; without one, a flag wins over nothing (a flag *and* its variable are a conflict that
+//! stops the process). What cannot be honoured is refused at start, never ignored silently: texts
+//! and exit codes are etcd's, and features that are not built yet are listed in `unbuilt`.
 //!
-//! [`load`] is the only door. It reads no global state but the configuration file: arguments and environment are
-//! its arguments. It logs nothing either; what is to be said is returned as [`Notice`]s, because the logger is itself
-//! configured here.
+//! [`load`] is the only door. It reads no global state but the configuration file: arguments and
+//! environment are its arguments. It logs nothing either; what is to be said is returned as
+//! [`Notice`]s, because the logger is itself configured here.
 
 mod announce;
 mod bootstrap;
@@ -107,7 +107,8 @@ pub struct Urls {
 /// How the cluster is found and formed.
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    /// `name=url,…` as given; empty where discovery finds the members. See [`Config::bootstrap_members`].
+    /// `name=url,…` as given; empty where discovery finds the members. See
+    /// [`Config::bootstrap_members`].
     pub initial: String,
     /// Whether a new cluster is formed or an existing one joined.
     pub state: ClusterState,

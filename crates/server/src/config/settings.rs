@@ -9,8 +9,8 @@ use super::flag::{Flag, Kind, Value};
 use super::table;
 use super::url::Url;
 
-/// Values by flag name. A name that is not in the table, or a getter of another type than the table's, is a bug;
-/// reading the defaults exercises all of them in a test.
+/// Values by flag name. A name that is not in the table, or a getter of another type than the
+/// table's, is a bug; reading the defaults exercises all of them in a test.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Settings {
     values: BTreeMap<&'static str, Value>,

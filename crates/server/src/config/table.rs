@@ -1,7 +1,7 @@
 //! All flags: names, types and defaults are etcd's, the order is that of `--help`.
 //!
-//! `Place` says where the configuration file has a flag; the Go type in it is what etcd's own decoding errors name, which
-//! scripts match.
+//! `Place` says where the configuration file has a flag; the Go type in it is what etcd's own
+//! decoding errors name, which scripts match.
 
 use super::flag::{Flag, Kind, Place};
 use Kind::{

@@ -1,5 +1,6 @@
-//! Outcomes of the sources, one row per case. What is refused, its exit code and its text were recorded from etcd
-//! 3.7.1 on the same input; rows that begin with "ours" are Quorate's own decisions.
+//! Outcomes of the sources, one row per case. What is refused, its exit code and its text were
+//! recorded from etcd 3.7.1 on the same input; rows that begin with "ours" are Quorate's own
+//! decisions.
 
 use std::io::Write as _;
 
@@ -587,6 +588,35 @@ const WRONG_TYPES: &[(&str, &str)] = &[
         "string into Go struct field configYAML.Config.bcrypt-cost of type uint",
     ),
 ];
+
+#[test]
+fn a_file_can_be_named_by_a_variable_and_silences_the_others() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"name: from-file").unwrap();
+    let path = file.path().to_str().unwrap();
+    let variables =
+        environment(&[("ETCD_CONFIG_FILE", path), ("ETCD_NAME", "a"), ("ETCD_FOO", "bar")]);
+    // Peer timeouts are the exception: a file cannot say them.
+    let line = arguments(&["--name=b", "--raft-read-timeout=9s"]);
+    let loaded = load(&line, &variables).unwrap();
+    assert_eq!(loaded.config.name, "from-file");
+    assert_eq!(loaded.config.raft.read_timeout, Duration::from_secs(9));
+    let messages: Vec<_> = loaded.notices.iter().map(|notice| notice.message.as_ref()).collect();
+    assert!(!messages.contains(&"unrecognized environment variable"), "{messages:?}");
+    // A flag wins over the variable.
+    let line = arguments(&["--config-file=/nonexistent"]);
+    let exit = load(&line, &variables).unwrap_err();
+    assert_eq!(error_of(&exit), "open /nonexistent: no such file or directory");
+}
+
+#[test]
+fn a_file_that_does_not_end_is_not_read_to_its_end() {
+    let exit = load_line(&["--config-file=/dev/zero"]).unwrap_err();
+    assert_eq!(exit.code, 1);
+    assert!(error_of(&exit).contains("at most 1048576 bytes"), "{}", error_of(&exit));
+    let exit = load_line(&["--config-file=/"]).unwrap_err();
+    assert_eq!(error_of(&exit), "read /: is a directory");
+}
 
 #[test]
 fn files_are_refused_in_the_words_of_go() {

@@ -1,5 +1,6 @@
-//! Settings whose feature is not built yet: a member that is asked for one refuses to start and says so, rather than to
-//! run without what was asked for. Rows leave this table as features arrive.
+//! Settings whose feature is not built yet: a member that is asked for one refuses to start and
+//! says so, rather than to run without what was asked for. Rows leave this table as features
+//! arrive.
 
 use super::features::Feature;
 use super::settings::Settings;
@@ -10,7 +11,8 @@ type Row = (&'static str, fn(&Config) -> bool);
 
 const ROWS: &[Row] = &[
     ("--initial-cluster with more than one member", |config| {
-        // A list that does not parse is reported, with its own error, when the member is bootstrapped.
+        // A list that does not parse is reported, with its own error, when the member is
+        // bootstrapped.
         config.initial_members().is_ok_and(|members| members.len() > 1)
     }),
     ("--initial-cluster-state=existing", |config| config.cluster.state == ClusterState::Existing),
@@ -30,7 +32,8 @@ const ROWS: &[Row] = &[
     ("--corrupt-check-time", |config| config.store.corrupt_check_interval.is_some()),
 ];
 
-/// Gates whose other position is not built. `LeaseCheckpointPersist` needs `LeaseCheckpoint`, which stands for it.
+/// Gates whose other position is not built. `LeaseCheckpointPersist` needs `LeaseCheckpoint`, which
+/// stands for it.
 const GATES: &[Feature] = &[
     Feature::CompactHashCheck,
     Feature::FastLeaseKeepAlive,
@@ -46,7 +49,8 @@ pub(super) fn check(settings: &Settings, config: &Config) -> Result<(), String> 
     if let Some((what, _asked)) = ROWS.iter().find(|(_what, asked)| asked(config)) {
         return Err(format!("{what} is not supported by this version of Quorate yet"));
     }
-    // Without a domain or endpoints these do nothing in etcd, either, but someone meant something by them.
+    // Without a domain or endpoints these do nothing in etcd, either, but someone meant something
+    // by them.
     if settings.is_given("discovery-srv-name") && !settings.text("discovery-srv-name").is_empty() {
         return Err(
             "--discovery-srv-name is not supported by this version of Quorate yet".to_owned()

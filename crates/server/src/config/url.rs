@@ -1,7 +1,7 @@
 //! URLs of listeners and members: parsed and refused as etcd does.
 //!
-//! A URL keeps the text it was given (with the scheme in lower case), because texts are what members compare, sort and
-//! hash.
+//! A URL keeps the text it was given (with the scheme in lower case), because texts are what
+//! members compare, sort and hash.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -11,8 +11,8 @@ use tracing::field::{Field, Visit};
 
 use super::{Format, Level};
 
-/// Begins the debug text of a field whose value is JSON already. A text from outside that begins like this is only
-/// taken for JSON if it is JSON, so it can never break a line.
+/// Begins the debug text of a field whose value is JSON already. A text from outside that begins
+/// like this is only taken for JSON if it is JSON, so it can never break a line.
 const JSON_MARK: char = '\u{1}';
 
 /// Bytes of one field; what is longer is cut, so that no request can make lines without bound.

@@ -1,19 +1,22 @@
 //! The process's log: etcd's lines from `tracing` events.
 //!
-//! A line is JSON, `{"level":"info","ts":"…","caller":"dir/file.rs:12","msg":"…",…fields}`, or a tab-separated form of it.
-//! How events become lines:
+//! A line is JSON, `{"level":"info","ts":"…","caller":"dir/file.rs:12","msg":"…",…fields}`, or a
+//! tab-separated form of it. How events become lines:
 //!
-//! * `warn!(local_member_id = %id, error = %e, "failed …")` has the fields `local-member-id` and `error`: underscores in
-//!   field names become dashes, as etcd writes them. Other names are string literals: `"a.b" = 1`.
-//! * Durations are logged as text: `took = %GoDuration::from(elapsed)`. Lists: `urls = ?logging::List(&urls)`.
-//! * `target: logging::FATAL` and `target: logging::PANIC` make an error the level of that name; `target:
-//!   logging::RAFT` puts the logger's name into the line.
+//! * `warn!(local_member_id = %id, error = %e, "failed …")` has the fields `local-member-id` and
+//!   `error`: underscores in field names become dashes, as etcd writes them. Other names are string
+//!   literals: `"a.b" = 1`.
+//! * Durations are logged as text: `took = %GoDuration::from(elapsed)`. Lists: `urls =
+//!   ?logging::List(&urls)`.
+//! * `target: logging::FATAL` and `target: logging::PANIC` make an error the level of that name;
+//!   `target: logging::RAFT` puts the logger's name into the line.
 //! * Crates that are not ours are heard from warnings on.
 //!
-//! Guarantees: a line is written with one write, in the order of events of one thread. A thread that logs never waits
-//! for an output: lines go through a queue that is bounded in lines and bytes, and are dropped and counted when it is
-//! full (an output that nobody reads must not stop a member). After 100 equal messages in a second, only each 100th is
-//! logged. [`Logger::flush`] waits, for a bounded time, until everything queued is written.
+//! Guarantees: a line is written with one write, in the order of events of one thread. A thread
+//! that logs never waits for an output: lines go through a queue that is bounded in lines and
+//! bytes, and are dropped and counted when it is full (an output that nobody reads must not stop a
+//! member). After 100 equal messages in a second, only each 100th is logged. [`Logger::flush`]
+//! waits, for a bounded time, until everything queued is written.
 
 mod event;
 mod line;
@@ -118,7 +121,8 @@ impl fmt::Debug for Logger {
     }
 }
 
-/// An output that cannot be opened, or a log thread that cannot be started; the text is what etcd prints.
+/// An output that cannot be opened, or a log thread that cannot be started; the text is what etcd
+/// prints.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct StartError {
@@ -141,7 +145,8 @@ impl Logger {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Makes this the log of all threads, for events and for panics, which end the process with code 2.
+    /// Makes this the log of all threads, for events and for panics, which end the process with
+    /// code 2.
     ///
     /// Does nothing where another log is installed already.
     pub fn install(&self) {
@@ -200,13 +205,15 @@ impl Logger {
     }
 }
 
-/// A process whose state is in doubt ends at once: no other thread may answer from it. Go's status for it is 2.
+/// A process whose state is in doubt ends at once: no other thread may answer from it. Go's status
+/// for it is 2.
 #[expect(clippy::exit, reason = "a bug was met; nothing is left to unwind to")]
 fn end_after_panic() {
     std::process::exit(2);
 }
 
-/// Writes notices to standard error without any logger, in the default format, from the default level on.
+/// Writes notices to standard error without any logger, in the default format, from the default
+/// level on.
 pub fn write_directly(notices: &[Notice]) {
     let encoder = Encoder::new(Format::Json);
     for notice in notices.iter().filter(|notice| notice.level >= Level::Info) {

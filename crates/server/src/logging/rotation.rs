@@ -1,7 +1,8 @@
-//! A log file that is moved away when it is full: `etcd.log` becomes `etcd-2026-01-02T15-04-05.000.log`.
+//! A log file that is moved away when it is full: `etcd.log` becomes
+//! `etcd-2026-01-02T15-04-05.000.log`.
 //!
-//! Old files are deleted by number and age, and compressed, by a thread of their own: compressing a large file takes
-//! seconds, for which lines would otherwise wait.
+//! Old files are deleted by number and age, and compressed, by a thread of their own: compressing a
+//! large file takes seconds, for which lines would otherwise wait.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -66,7 +67,8 @@ impl RotatedFile {
         self.path.with_file_name(format!("{stem}-{time}{extension}"))
     }
 
-    /// Deletes and compresses old files, unless the last time is still at it: the next rotation will do it then.
+    /// Deletes and compresses old files, unless the last time is still at it: the next rotation
+    /// will do it then.
     fn tidy(&mut self) -> io::Result<()> {
         if self.keeper.as_ref().is_some_and(|keeper| !keeper.is_finished()) {
             return Ok(());

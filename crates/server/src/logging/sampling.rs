@@ -38,7 +38,8 @@ impl Sampler {
         let slot = usize::try_from(hash % COUNTERS as u64).unwrap_or(0);
         let second = second << COUNT_BITS;
         let mut count = 0;
-        // Second and count share a word, so that no thread counts in a second that another has just ended.
+        // Second and count share a word, so that no thread counts in a second that another has just
+        // ended.
         self.counters[slot].update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let same = word >> COUNT_BITS << COUNT_BITS == second;
             count = if same { (word & ((1 << COUNT_BITS) - 1)) + 1 } else { 1 };

@@ -22,8 +22,8 @@ use super::{Error, read_pair};
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
-/// The server's certificate and key. Each handshake looks whether the files have changed; what they hold is parsed once
-/// per change.
+/// The server's certificate and key. Each handshake looks whether the files have changed; what they
+/// hold is parsed once per change.
 pub(super) struct Reloading {
     cert: PathBuf,
     key: PathBuf,
@@ -116,7 +116,8 @@ impl ResolvesServerCert for Reloading {
     }
 }
 
-/// The common name of the certificate that a client has shown and that was verified; `None` without one.
+/// The common name of the certificate that a client has shown and that was verified; `None` without
+/// one.
 pub fn client_common_name(connection: &ServerConnection) -> Option<String> {
     let leaf = connection.peer_certificates()?.first()?;
     common_name(leaf).filter(|name| !name.is_empty())

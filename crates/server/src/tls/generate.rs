@@ -1,7 +1,7 @@
 //! `--auto-tls`: a self-signed certificate, made once and kept.
 //!
-//! etcd makes keys on the curve P-521, which ring cannot use: these are on P-256. A pair that was made by etcd is
-//! therefore replaced, with a warning.
+//! etcd makes keys on the curve P-521, which ring cannot use: these are on P-256. A pair that was
+//! made by etcd is therefore replaced, with a warning.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -32,7 +32,8 @@ pub(super) fn self_signed(
         match read_pair(&cert, &key, &provider) {
             Ok(_usable) => return Ok((cert, key)),
             Err(error) => {
-                warn!(cert_file = %cert.display(), error = %error, "replacing an unusable generated certificate");
+                let path = cert.display();
+                warn!(%path, %error, "replacing an unusable generated certificate");
             }
         }
     }

@@ -39,7 +39,8 @@ const CHOICES: &[(&str, SupportedCipherSuite)] = &[
 const ALWAYS: &[&str] =
     &["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"];
 
-/// Suites that Go knows and nobody should use: without forward secrecy, or with broken or brittle ciphers.
+/// Suites that Go knows and nobody should use: without forward secrecy, or with broken or brittle
+/// ciphers.
 const NEVER: &[&str] = &[
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",

@@ -143,7 +143,8 @@ struct Met {
     version: rustls::ProtocolVersion,
 }
 
-/// Connects to `server`, with a client certificate where one is given; `None` where the handshake fails.
+/// Connects to `server`, with a client certificate where one is given; `None` where the handshake
+/// fails.
 fn meet(server: &ServerTls, client: Option<&(PathBuf, PathBuf)>) -> Option<Met> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

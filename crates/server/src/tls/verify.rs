@@ -74,7 +74,8 @@ impl ClientVerifier {
         Err(refused("client certificate authentication failed".to_owned()))
     }
 
-    /// Refuses a chain of which any certificate is revoked, and everybody while the list cannot be read.
+    /// Refuses a chain of which any certificate is revoked, and everybody while the list cannot be
+    /// read.
     fn check_revocation(&self, chain: &[&CertificateDer<'_>]) -> Result<(), rustls::Error> {
         let Some(path) = &self.crl_file else { return Ok(()) };
         let list = super::read_file(path).map_err(|error| refused(error.to_string()))?;
