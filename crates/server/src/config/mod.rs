@@ -5,9 +5,10 @@
 //! stops the process). What cannot be honoured is refused at start, never ignored silently: texts
 //! and exit codes are etcd's, and features that are not built yet are listed in `unbuilt`.
 //!
-//! [`load`] is the only door. It reads no global state but the configuration file: arguments and
-//! environment are its arguments. It logs nothing either; what is to be said is returned as
-//! [`Notice`]s, because the logger is itself configured here.
+//! [`load`] is the only door. Arguments and environment are its arguments; of the machine it asks
+//! only for the configuration file, the number of cores and, for a default URL, the own address. It
+//! logs nothing: what is to be said is returned as [`Notice`]s, because the logger is itself
+//! configured here.
 
 mod announce;
 mod bootstrap;
