@@ -188,9 +188,8 @@ impl Answer {
         bytes_max: usize,
     ) -> impl Iterator<Item = Part<'a>> {
         let whole = self.whole(header);
-        let splits = self.may_fragment
-            && whole.events.len() >= 2
-            && whole.encoded_len() >= bytes_max;
+        let splits =
+            self.may_fragment && whole.events.len() >= 2 && whole.encoded_len() >= bytes_max;
         let mut rest = Some(whole);
         std::iter::from_fn(move || {
             let whole = rest.take()?;
@@ -204,10 +203,10 @@ impl Answer {
     }
 }
 
-impl<'a> Part<'a> {
+impl Part<'_> {
     /// Cuts off as many events as fit, at least one.
     fn split(self, bytes_max: usize) -> (Self, Option<Self>) {
-        let mut len = Part { events: &[], fragment: true, ..self }.encoded_len();
+        let mut len = Self { events: &[], fragment: true, ..self }.encoded_len();
         let fitting = self.events.iter().take_while(|event| {
             len += field_len(EVENTS, event.event_len());
             len < bytes_max
@@ -228,11 +227,7 @@ impl<'a> Part<'a> {
             + number_len(COMPACT_REVISION, compacted)
             + self.reason().map_or(0, |reason| field_len(CANCEL_REASON, reason.len()))
             + number_len(FRAGMENT, self.fragment.into())
-            + self
-                .events
-                .iter()
-                .map(|event| field_len(EVENTS, event.event_len()))
-                .sum::<usize>()
+            + self.events.iter().map(|event| field_len(EVENTS, event.event_len())).sum::<usize>()
     }
 
     /// Encodes the `WatchResponse`.

@@ -64,9 +64,8 @@ impl EventBatch {
 
     /// Adds the next event and covers its main revision and all before.
     pub fn push(&mut self, event: Event) {
-        let after = self.events.last().map_or(Revision::new(self.first - 1, i64::MAX), |last| {
-            last.revision
-        });
+        let before_first = || Revision::new(self.first - 1, i64::MAX);
+        let after = self.events.last().map_or_else(before_first, |last| last.revision);
         assert!(event.revision > after, "events come in the order of their revisions");
         self.last = self.last.max(event.revision.main);
         self.bytes += event.record.len() + size_of::<Event>();

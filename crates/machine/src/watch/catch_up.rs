@@ -87,8 +87,7 @@ impl Hub {
         let wants: Vec<Want> =
             chosen.into_iter().map(|(ticket, slot)| self.start_reading(ticket, slot)).collect();
         self.is_reading = !wants.is_empty();
-        self.is_reading
-            .then_some(CatchUp { wants, bytes_max: self.options.catch_up_bytes_max })
+        self.is_reading.then_some(CatchUp { wants, bytes_max: self.options.catch_up_bytes_max })
     }
 
     /// Delivers what was read. A fault leaves the watchers waiting: the caller decides whether the member goes on.
@@ -221,8 +220,7 @@ impl Reading {
         to: i64,
         history: &impl History,
     ) -> Result<i64, ReadError> {
-        let bounds =
-            HistoryBounds { revisions_max: READ_REVISIONS_MAX, bytes_max: READ_BYTES_MAX };
+        let bounds = HistoryBounds { revisions_max: READ_REVISIONS_MAX, bytes_max: READ_BYTES_MAX };
         let batch = history.read(from, to, bounds)?;
         let mut next = batch.last() + 1;
         for (revision, events) in batch.revisions() {

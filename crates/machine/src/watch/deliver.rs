@@ -209,7 +209,7 @@ impl<H: History> Occasion<'_, H> {
 
     fn previous(&self, event: &Event) -> Previous {
         let Some(at) = event.previous else { return Previous::None };
-        if self.revision - 1 < self.history.compacted() {
+        if event.kind == EventKind::Create || self.revision - 1 < self.history.compacted() {
             return Previous::None;
         }
         self.history.resident(at).map_or(Previous::Away, Previous::Known)

@@ -209,8 +209,7 @@ impl Hub {
             watcher.flags.set(Flags::QUIET, true);
             let is_due = watcher.flags.has(Flags::PROGRESS)
                 && was_quiet
-                && watcher.state == State::Synced
-                && watcher.start <= self.current;
+                && watcher.has_progressed_to(self.current);
             let watch_id = watcher.id;
             if is_due && self.has_room(stream) {
                 self.push(stream, watch_id, self.current, Body::Progress);
@@ -224,6 +223,11 @@ impl Hub {
             stream.queued_bytes < self.options.queue_bytes_max
                 && stream.queue.len() < self.options.queue_answers_max
         })
+    }
+
+    /// Tells whether something is queued for the stream.
+    pub fn has_answers(&self, stream: StreamId) -> bool {
+        self.streams.get(stream.0 as usize).is_some_and(|stream| !stream.queue.is_empty())
     }
 
     /// Moves the streams that have got something to send to `out`: each is to be drained with [`Hub::next_answer`] until that returns
@@ -272,7 +276,11 @@ impl Hub {
             return Err(Refused::EmptyRange);
         };
         let id = owner.choose_id(request.watch_id)?;
-        let start = request.start_revision;
+        // From now on: progress is due at once, but not for less than the created answer's revision.
+        let (start, next) = match request.start_revision {
+            0 => (current, current + 1),
+            start => (start, start),
+        };
         let watcher = slot(self.watchers.vacant_key());
         owner.watchers.insert(id, watcher);
         self.serial += 1;
@@ -282,7 +290,7 @@ impl Hub {
             serial: self.serial,
             span,
             start,
-            next: if start == 0 { current + 1 } else { start },
+            next,
             flags: Flags::of(request),
             state: State::Stalled,
         });
@@ -372,10 +380,10 @@ impl Hub {
 
     fn progress_for_all(&mut self, stream: StreamId) {
         let Some(asking) = self.streams.get(stream.0 as usize) else { return };
-        let all_synced = asking.watchers.values().all(|&watcher| {
-            let watcher = &self.watchers[watcher as usize];
-            watcher.state == State::Synced && watcher.start <= self.current
-        });
+        let all_synced = asking
+            .watchers
+            .values()
+            .all(|&watcher| self.watchers[watcher as usize].has_progressed_to(self.current));
         if all_synced && !asking.watchers.is_empty() && self.has_room(stream) {
             self.push(stream, NO_WATCH, self.current, Body::Progress);
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+#[expect(clippy::disallowed_types, reason = "looked up by key, never iterated")]
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
@@ -46,9 +47,9 @@ impl Members {
 }
 
 /// See the module's documentation.
+#[expect(clippy::disallowed_types, reason = "looked up by key, never iterated")]
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// Looked up by key, never iterated.
     keys: HashMap<Bytes, Members>,
     ranges: IntervalTree,
 }

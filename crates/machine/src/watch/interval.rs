@@ -199,7 +199,7 @@ impl IntervalTree {
         for child in [left, right] {
             let Some(child) = self.nodes.get(child as usize) else { continue };
             let candidate = &self.nodes[child.furthest as usize];
-            if reach(&candidate.end) > reach(&self.nodes[furthest as usize].end) {
+            if reach(candidate) > reach(&self.nodes[furthest as usize]) {
                 furthest = child.furthest;
             }
         }
@@ -221,8 +221,8 @@ impl Node {
 }
 
 /// Orders ends; none is beyond all.
-fn reach(end: &Option<Bytes>) -> (bool, Option<&Bytes>) {
-    (end.is_none(), end.as_ref())
+fn reach(node: &Node) -> (bool, Option<&Bytes>) {
+    (node.end.is_none(), node.end.as_ref())
 }
 
 fn compare((start, end): (&Bytes, Option<&Bytes>), node: &Node) -> Ordering {
@@ -241,8 +241,8 @@ impl IntervalTree {
             let right = below(tree, node.right, order);
             assert!(left.abs_diff(right) <= 1, "the tree is balanced");
             assert_eq!(node.height, 1 + left.max(right));
-            let furthest = order[from..].iter().map(|node| reach(&node.end)).max();
-            assert_eq!(Some(reach(&tree.nodes[node.furthest as usize].end)), furthest);
+            let furthest = order[from..].iter().map(|node| reach(node)).max();
+            assert_eq!(Some(reach(&tree.nodes[node.furthest as usize])), furthest);
             node.height
         }
         let mut order = Vec::new();

@@ -138,13 +138,21 @@ impl Runner {
     }
 
     /// Runs commands about the store and how it reaches the hub; `None` if it is none of them.
-    fn run_store(&mut self, command: &Command, first: &str) -> Result<Option<String>, Box<dyn Error>> {
+    fn run_store(
+        &mut self,
+        command: &Command,
+        first: &str,
+    ) -> Result<Option<String>, Box<dyn Error>> {
         let silent = String::new();
         Ok(Some(match command.name.as_str() {
             "options" => self.configure(command)?,
             "write" => self.write(&command.args),
             "compact" => {
                 self.store.compact(first.parse()?);
+                silent
+            }
+            "compact_when_read" => {
+                self.store.compact_when_read.set(Some(first.parse()?));
                 silent
             }
             "cold" => {
@@ -258,39 +266,39 @@ fn responses(answer: &Answer, split_at: usize) -> Vec<WatchResponse> {
 fn shown(response: &WatchResponse) -> String {
     let header = response.header.as_ref().expect("always there");
     assert_eq!((header.cluster_id, header.member_id, header.raft_term), (1 << 63, 7, 3));
-    let mut out = format!("watch {} revision {}", response.watch_id, header.revision);
+    let mut words = vec![format!("watch {} revision {}", response.watch_id, header.revision)];
     for (is_set, text) in [
-        (response.created, " created"),
-        (response.canceled, " canceled"),
-        (response.fragment, " fragment"),
+        (response.created, "created"),
+        (response.canceled, "canceled"),
+        (response.fragment, "fragment"),
     ] {
-        out += if is_set { text } else { "" };
+        words.extend(is_set.then(|| text.to_owned()));
     }
     if response.compact_revision != 0 {
-        out += &format!(" compacted {}", response.compact_revision);
+        words.push(format!("compacted {}", response.compact_revision));
     }
     if !response.cancel_reason.is_empty() {
-        out += &format!(" because {:?}", response.cancel_reason);
+        words.push(format!("because {:?}", response.cancel_reason));
     }
+    let mut lines = vec![words.join(" ")];
     for event in &response.events {
         let kind = event.r#type().as_str_name();
-        let kv = event.kv.as_ref().expect("always there");
-        out += &format!("\n  {kind} {}", shown_kv(kv));
-        if let Some(previous) = &event.prev_kv {
-            out += &format!(" after {}", shown_kv(previous));
-        }
+        let kv = shown_kv(event.kv.as_ref().expect("always there"));
+        let previous = event.prev_kv.as_ref().map(|kv| format!(" after {}", shown_kv(kv)));
+        lines.push(format!("  {kind} {kv}{}", previous.unwrap_or_default()));
     }
-    out
+    lines.join("\n")
 }
 
 fn shown_kv(kv: &mvccpb::KeyValue) -> String {
-    let mut out = String::from_utf8_lossy(&kv.key).into_owned();
-    if kv.version != 0 {
-        let value = String::from_utf8_lossy(&kv.value);
-        let value = if value.len() > 20 { format!("{} bytes", value.len()) } else { value.into() };
-        out += &format!("={value} created {} version {}", kv.create_revision, kv.version);
+    let key = String::from_utf8_lossy(&kv.key);
+    if kv.version == 0 {
+        return format!("{key} at {}", kv.mod_revision);
     }
-    out + &format!(" at {}", kv.mod_revision)
+    let value = String::from_utf8_lossy(&kv.value);
+    let value = if value.len() > 20 { format!("{} bytes", value.len()) } else { value.into() };
+    let mvccpb::KeyValue { create_revision, version, mod_revision, .. } = kv;
+    format!("{key}={value} created {create_revision} version {version} at {mod_revision}")
 }
 
 #[test]

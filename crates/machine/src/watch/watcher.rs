@@ -73,10 +73,18 @@ pub(super) struct Watcher {
     /// Never used twice in a hub, so that what was read for a watcher does not reach another one in its slot.
     pub(super) serial: u64,
     pub(super) span: Span,
-    /// The revision asked for, 0 for from now on.
+    /// No progress is told below this: the revision asked for, or the store's at creation.
     pub(super) start: i64,
     /// The first revision whose events may still be due; a synced watcher's may lag behind the hub's revision.
     pub(super) next: i64,
     pub(super) flags: Flags,
     pub(super) state: State,
+}
+
+impl Watcher {
+    /// Tells whether it has been sent everything through `revision`, the hub's, and nothing beyond. It may have read events from history
+    /// that are still to be published.
+    pub(super) fn has_progressed_to(&self, revision: i64) -> bool {
+        self.state == State::Synced && self.start <= revision && self.next <= revision + 1
+    }
 }

@@ -1,5 +1,6 @@
 //! A store as naive as can be: every revision kept, nothing encoded twice.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -15,7 +16,9 @@ type Version = (Revision, Option<mvccpb::KeyValue>);
 #[derive(Debug)]
 pub(super) struct Store {
     current: i64,
-    compacted: i64,
+    compacted: Cell<i64>,
+    /// A compaction that happens during the next read.
+    pub(super) compact_when_read: Cell<Option<i64>>,
     /// Main revision to its events.
     events: BTreeMap<i64, Vec<Event>>,
     keys: BTreeMap<Bytes, Vec<Version>>,
@@ -27,7 +30,8 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             current: 1,
-            compacted: -1,
+            compacted: Cell::new(-1),
+            compact_when_read: Cell::new(None),
             events: BTreeMap::new(),
             keys: BTreeMap::new(),
             is_cold: false,
@@ -85,14 +89,9 @@ impl Store {
 
     /// Compacts: nothing below is read any more.
     pub(super) fn compact(&mut self, revision: i64) {
-        assert!(revision > self.compacted && revision <= self.current);
-        self.compacted = revision;
+        assert!(revision > self.compacted.get() && revision <= self.current);
+        self.compacted.set(revision);
         self.events.retain(|&main, _| main >= revision);
-    }
-
-    /// All events from a revision on, as long as it is not compacted.
-    pub(super) fn events_from(&self, from: i64) -> impl Iterator<Item = &Event> {
-        self.events.range(from..).flat_map(|(_, events)| events)
     }
 }
 
@@ -102,19 +101,24 @@ impl History for Store {
     }
 
     fn compacted(&self) -> i64 {
-        self.compacted
+        self.compacted.get()
     }
 
     fn read(&self, from: i64, to: i64, bounds: HistoryBounds) -> Result<EventBatch, ReadError> {
-        if from < self.compacted {
+        if from < self.compacted.get() {
             return Err(Refusal::Compacted.into());
+        }
+        if let Some(revision) = self.compact_when_read.take() {
+            self.compacted.set(revision.max(self.compacted.get()));
         }
         let mut batch = EventBatch::new(from);
         for (place, (&main, events)) in self.events.range(from..=to).enumerate() {
             if place > 0 && (place >= bounds.revisions_max || batch.bytes() >= bounds.bytes_max) {
                 return Ok(batch);
             }
-            events.iter().for_each(|event| batch.push(event.clone()));
+            for event in events {
+                batch.push(event.clone());
+            }
             batch.cover(main);
         }
         batch.cover(to);
@@ -122,7 +126,7 @@ impl History for Store {
     }
 
     fn before(&self, key: &[u8], main: i64) -> Result<Option<Record>, ReadError> {
-        if main - 1 < self.compacted {
+        if main - 1 < self.compacted.get() {
             return Err(Refusal::Compacted.into());
         }
         let Some(versions) = self.keys.get(key) else { return Ok(None) };
