@@ -1,7 +1,9 @@
 //! Files, not keys: the disk as a trait, the write-ahead log, raft's snapshot files, the backend engine, and etcd's
 //! database file. See `docs/architecture.md`.
 
+pub mod backend;
 pub mod disk;
+pub mod mem;
 pub mod os;
 
 mod fault;
