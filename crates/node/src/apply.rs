@@ -77,8 +77,9 @@ impl Node {
         data: Bytes,
         effects: &mut Effects,
     ) -> Result<(), machine::Fault> {
-        let change = raftpb::ConfChange::decode(data).map_err(|_invalid| {
-            machine::Fault::Entry { index, reason: machine::EntryFault::Undecodable }
+        let change = raftpb::ConfChange::decode(data).map_err(|error| machine::Fault::Entry {
+            index,
+            reason: machine::EntryFault::Undecodable(error),
         })?;
         let verdict = self.machine.check_conf_change(index, &change)?;
         if !matches!(verdict, Verdict::Refused(_))

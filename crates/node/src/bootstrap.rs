@@ -97,7 +97,7 @@ impl Node {
         let database = data_dir.snap().join("db");
         let backend =
             Backend::open(Arc::clone(disk), &database, schema::BUCKETS, config.backend.options)?;
-        let machine = Machine::recover(backend.clone(), machine_options(&config))?;
+        let machine = Machine::recover(backend.clone(), config.machine.clone())?;
         let log = if has_log {
             recover(disk, data_dir.wal(), &database, &config, &machine)?
         } else if machine.applied().index == 0 {
@@ -133,18 +133,6 @@ impl Node {
         effects.append(self.end_of_burst());
         effects
     }
-}
-
-/// Returns the machine's options with what follows from consensus's.
-fn machine_options(config: &Config) -> machine::Options {
-    let raft = &config.raft;
-    let mut options = config.machine.clone();
-    options.lease.clock_step = raft.tick;
-    options.lease.revoke_retry = raft.request_timeout();
-    // As etcd has it: one and a half election timeouts, in whole ticks, in seconds rounded up.
-    let shortest = raft.tick * (raft.election_ticks * 3 / 2);
-    options.lease.ttl_min = i64::try_from(shortest.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
-    options
 }
 
 fn assemble(

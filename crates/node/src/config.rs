@@ -26,7 +26,7 @@ pub struct Config {
     pub proposals: Limits,
     /// Auto-compaction.
     pub auto_compaction: AutoCompaction,
-    /// What the machine has to be told. The lessor's times are set from [`Config::raft`].
+    /// What the machine has to be told.
     pub machine: machine::Options,
     /// The backend, and when it gets work.
     pub backend: BackendConfig,
