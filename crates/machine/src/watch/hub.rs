@@ -427,3 +427,40 @@ impl Stream {
 pub(super) fn slot(key: usize) -> u32 {
     u32::try_from(key).expect("memory ends before 2^32 streams or watchers")
 }
+
+#[cfg(test)]
+impl Hub {
+    /// Checks that every watcher is where its state says, that counts are right and that queues keep their bounds.
+    pub(super) fn check(&self) {
+        let mut slow = 0;
+        let mut live = 0;
+        for (key, watcher) in &self.watchers {
+            let slot = slot(key);
+            let stream = &self.streams[watcher.stream as usize];
+            assert_eq!(stream.watchers.get(&watcher.id), Some(&slot));
+            let is_stalled = stream.stalled.contains(&slot);
+            assert_eq!(is_stalled, watcher.state == State::Stalled);
+            let mut is_synced = false;
+            let probe = watcher.span.start();
+            self.index.find(probe, |found| is_synced |= found == slot);
+            assert_eq!(is_synced, watcher.state == State::Synced);
+            if let State::Unsynced { ticket } = watcher.state {
+                assert_eq!(self.unsynced.get(&ticket), Some(&slot));
+            }
+            live += usize::from(watcher.state != State::Compacted);
+            slow += usize::from(!matches!(watcher.state, State::Compacted | State::Synced));
+        }
+        assert_eq!((self.stats.watchers, self.stats.slow_watchers), (live, slow));
+        let states = self.watchers.iter().map(|(_, watcher)| watcher.state);
+        let unsynced = states.filter(|state| matches!(state, State::Unsynced { .. })).count();
+        assert_eq!(self.unsynced.len(), unsynced, "nobody else waits");
+        for (_, stream) in &self.streams {
+            let bytes = stream.queue.iter().map(Answer::bytes);
+            assert_eq!(stream.queued_bytes, bytes.sum::<usize>());
+            let told = stream.queue.iter().filter(|answer| !answer.events().is_empty());
+            let before_last: Vec<usize> = told.map(Answer::bytes).rev().skip(1).collect();
+            assert!(before_last.len() < self.options.queue_answers_max);
+            assert!(before_last.iter().sum::<usize>() < self.options.queue_bytes_max);
+        }
+    }
+}

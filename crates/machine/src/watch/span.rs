@@ -34,4 +34,12 @@ impl Span {
             }
         }
     }
+
+    /// Returns the least key.
+    #[cfg(test)]
+    pub(super) fn start(&self) -> &Bytes {
+        match self {
+            Self::Key(start) | Self::Range { start, .. } => start,
+        }
+    }
 }

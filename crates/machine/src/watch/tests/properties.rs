@@ -388,6 +388,7 @@ proptest! {
         let mut world = World::new(options);
         for step in steps {
             world.run(step);
+            world.hub.check();
         }
         world.settle();
     }
