@@ -16,7 +16,7 @@ use crate::machine::{AppliedEntry, Machine};
 use crate::membership::{Downgrade, Version};
 use crate::mvcc::compact::{Compaction, compact_mark};
 use crate::mvcc::store::cleared;
-use crate::mvcc::txn::{self, Checks, RangeChecks};
+use crate::mvcc::txn::{self, Checks, RangeChecks, Replies};
 use crate::mvcc::{range, view::View};
 use crate::outcome::{Outcome, Reply};
 use crate::{Refusal, quota, schema};
@@ -31,21 +31,25 @@ type Executed = (i64, Result<Reply, Refusal>);
 
 impl Machine {
     /// Executes the request of the entry just noted as applied.
-    pub(crate) fn execute(&mut self, request: Request) -> Result<AppliedEntry, Fault> {
+    pub(crate) fn execute(
+        &mut self,
+        request: Request,
+        replies: Replies,
+    ) -> Result<AppliedEntry, Fault> {
         let mut forces_snapshot = false;
         let (revision, result) = match request.command {
             Command::ClusterVersion { version } => {
                 forces_snapshot = self.set_cluster_version(version)?;
                 self.unchanged(Ok(Reply::Empty))
             }
-            command => self.guarded(command)?,
+            command => self.guarded(command, replies)?,
         };
         let outcome = Outcome { revision, result };
         Ok(AppliedEntry { request_id: request.id, outcome, forces_snapshot })
     }
 
     /// The chain.
-    fn guarded(&mut self, command: Command) -> Result<Executed, Fault> {
+    fn guarded(&mut self, command: Command, replies: Replies) -> Result<Executed, Fault> {
         if self.alarms.has(AlarmType::Corrupt) && is_refused_when_corrupt(&command) {
             return Ok(self.unchanged(Err(Refusal::Corrupt)));
         }
@@ -55,7 +59,7 @@ impl Machine {
             return Ok(self.unchanged(Err(Refusal::NoSpace)));
         }
         let has_room = self.quota.has_room(self.store.shared.live_bytes(), cost);
-        let (revision, result) = self.dispatch(command)?;
+        let (revision, result) = self.dispatch(command, replies)?;
         if !has_room && result.is_ok() {
             self.lacks_space = true;
             return Ok((revision, Err(Refusal::NoSpace)));
@@ -63,12 +67,12 @@ impl Machine {
         Ok((revision, result))
     }
 
-    fn dispatch(&mut self, command: Command) -> Result<Executed, Fault> {
+    fn dispatch(&mut self, command: Command, replies: Replies) -> Result<Executed, Fault> {
         match command {
-            Command::Put(request) => self.put(&request),
-            Command::Txn(request) => self.txn(&request),
-            Command::DeleteRange(request) => self.delete_range(&request),
-            Command::Range(request) => self.range(&request),
+            Command::Put(request) => self.put(&request, replies),
+            Command::Txn(request) => self.txn(&request, replies),
+            Command::DeleteRange(request) => self.delete_range(&request, replies),
+            Command::Range(request) => self.range(&request, replies),
             Command::Compaction { revision } => Ok(self.compact(revision)),
             Command::LeaseGrant { id, ttl } => Ok(self.grant(id, ttl)),
             Command::LeaseRevoke { id } => Ok(self.revoke(id)),
@@ -89,24 +93,31 @@ impl Machine {
         (self.store.shared.current(), result)
     }
 
-    fn put(&mut self, request: &pb::PutRequest) -> Result<Executed, Fault> {
+    fn put(&mut self, request: &pb::PutRequest, replies: Replies) -> Result<Executed, Fault> {
         let view = View::new(&self.store.shared, self.store.shared.current());
         if let Err(refusal) = txn::check_put(&view, Some(&self.lessor), request) {
             return Ok(self.unchanged(Err(refusal)));
         }
         let mut writer = self.store.write(&mut self.lessor);
-        let reply = txn::put(&mut writer, request)?;
+        let reply = txn::put(&mut writer, request, replies)?;
         Ok((writer.end(), Ok(reply)))
     }
 
-    fn delete_range(&mut self, request: &pb::DeleteRangeRequest) -> Result<Executed, Fault> {
+    fn delete_range(
+        &mut self,
+        request: &pb::DeleteRangeRequest,
+        replies: Replies,
+    ) -> Result<Executed, Fault> {
         let mut writer = self.store.write(&mut self.lessor);
-        let reply = txn::delete_range(&mut writer, request)?;
+        let reply = txn::delete_range(&mut writer, request, replies)?;
         Ok((writer.end(), Ok(reply)))
     }
 
-    /// A range in the log comes from nobody we know of; it is answered all the same.
-    fn range(&mut self, request: &pb::RangeRequest) -> Result<Executed, Fault> {
+    /// A range in the log comes from nobody we know of; it is answered all the same if somebody waits for it.
+    fn range(&mut self, request: &pb::RangeRequest, replies: Replies) -> Result<Executed, Fault> {
+        if replies == Replies::Bare {
+            return Ok(self.unchanged(Ok(Reply::Empty)));
+        }
         self.store.shared.counters.range();
         let shared = &self.store.shared;
         let current = shared.current();
@@ -117,7 +128,7 @@ impl Machine {
         Ok((current, result))
     }
 
-    fn txn(&mut self, request: &pb::TxnRequest) -> Result<Executed, Fault> {
+    fn txn(&mut self, request: &pb::TxnRequest, replies: Replies) -> Result<Executed, Fault> {
         self.store.shared.counters.txn();
         let shared = &self.store.shared;
         let current = shared.current();
@@ -131,7 +142,7 @@ impl Machine {
             return Ok((current, Err(refusal)));
         }
         let mut writer = self.store.write(&mut self.lessor);
-        let (reply, refused) = txn::execute(&mut writer, request, &path)?;
+        let (reply, refused) = txn::execute(&mut writer, request, &path, replies)?;
         let result = refused.map_or(Ok(Reply::Txn(reply)), Err);
         Ok((writer.end(), result))
     }

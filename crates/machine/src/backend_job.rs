@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use storage::backend::{Backend, WriteBatch};
+use storage::backend::{Backend, Op, TableId, WriteBatch};
 
 use crate::fault::Fault;
 use crate::machine::Applied;
 use crate::mvcc::compact::{Compaction, Step};
 use crate::mvcc::shared::Shared;
-use crate::{Record, Revision};
+use crate::mvcc::tail::Entry;
+use crate::schema;
 
 /// One unit of work on the backend.
 #[derive(Debug)]
@@ -27,11 +28,11 @@ pub enum BackendJob {
 #[derive(Debug)]
 pub struct Commit {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) batch: WriteBatch,
-    /// The puts in it, offered to the value cache once they are durable.
-    pub(crate) puts: Vec<(Revision, Record)>,
+    /// Changes of the small buckets, with the applied index.
+    pub(crate) ops: Vec<(TableId, Op)>,
+    /// Changes of the key bucket.
+    pub(crate) entries: Vec<Entry>,
     pub(crate) applied: Applied,
-    pub(crate) records: usize,
 }
 
 /// One step of a compaction.
@@ -66,10 +67,16 @@ impl BackendJob {
 
 impl Commit {
     fn run(self, backend: &Backend) -> Done {
-        let Self { shared, batch, puts, applied, records } = self;
-        let result = backend.commit(&batch).map_err(Fault::from);
-        for (revision, record) in puts {
-            shared.cache.insert(revision, record);
+        let Self { shared, mut ops, entries, applied } = self;
+        ops.extend(entries.iter().map(|entry| {
+            let key = schema::record_key(entry.revision, entry.is_tombstone);
+            (schema::KEY, Op::Put(key, entry.record.clone()))
+        }));
+        let result = backend.commit(&WriteBatch { ops }).map_err(Fault::from);
+        let records = entries.len();
+        // What was written lately is read soon: it stays in memory when it leaves the tail.
+        for entry in entries.into_iter().filter(|entry| !entry.is_tombstone) {
+            shared.cache.insert(entry.revision, entry.record);
         }
         Done::Commit { applied, records, result }
     }

@@ -137,9 +137,8 @@ pub(crate) fn decode(data: &Bytes) -> Result<Request, EntryFault> {
         let is_nested = LegacyRequest::decode(nested.clone()).is_ok_and(|r| !r.method.is_empty());
         return legacy(if is_nested { nested } else { data.clone() });
     }
-    let (position, bytes) = match envelope.payload {
-        Some(payload) => payload,
-        None => return Err(EntryFault::UnknownRequest { field: envelope.unknown }),
+    let Some((position, bytes)) = envelope.payload else {
+        return Err(EntryFault::UnknownRequest { field: envelope.unknown });
     };
     let id = match envelope.id {
         0 => envelope.header_id.ok_or(EntryFault::NoRequestId)?,
@@ -207,7 +206,7 @@ fn header_id(mut header: &[u8]) -> Option<u64> {
 
 fn decode_payload(payload: Payload, bytes: Bytes) -> Result<Command, EntryFault> {
     fn message<M: Message + Default>(bytes: Bytes) -> Result<M, EntryFault> {
-        M::decode(bytes).map_err(|_| EntryFault::Undecodable)
+        Ok(M::decode(bytes)?)
     }
     Ok(match payload.kind {
         Kind::NoOp => Command::NoOp,
@@ -267,7 +266,7 @@ struct LegacyRequest {
 }
 
 fn legacy(data: Bytes) -> Result<Request, EntryFault> {
-    let request = LegacyRequest::decode(data).map_err(|_| EntryFault::Undecodable)?;
+    let request = LegacyRequest::decode(data)?;
     let refuse =
         || EntryFault::Legacy { method: request.method.clone(), path: request.path.clone() };
     let command = match request.method.as_str() {

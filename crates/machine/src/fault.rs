@@ -39,7 +39,7 @@ pub enum Fault {
 pub enum EntryFault {
     /// It is neither a request nor a legacy one.
     #[error("it does not decode")]
-    Undecodable,
+    Undecodable(#[from] prost::DecodeError),
     /// The request has no payload that this release knows.
     #[error("its request is unknown (field {field})")]
     UnknownRequest {

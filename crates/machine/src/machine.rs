@@ -9,16 +9,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::raftpb;
-use storage::backend::{Backend, Op, TableId, WriteBatch};
+use storage::backend::{Backend, Op, TableId};
 
 use crate::alarm::Alarms;
 use crate::backend_job::{BackendDone, BackendJob, Commit, CompactStep, Done};
 use crate::fault::{EntryFault, Fault};
 use crate::lease::{self, Lessor};
-use crate::membership::{self, Member, Membership, MembershipChange, Verdict, Version};
+use crate::membership::{self, Membership, MembershipChange, Verdict, Version};
 use crate::mvcc::compact::{Compaction, Step};
 use crate::mvcc::shared::{CHUNK_KEYS, Published, Shared};
 use crate::mvcc::store::Store;
+use crate::mvcc::txn::Replies;
 use crate::outcome::{Outcome, Reply};
 use crate::quota::Quota;
 use crate::reader::Reader;
@@ -172,12 +173,25 @@ impl Machine {
     /// Applies the entry at `index`. One that the backend already covers has no effect and an empty outcome. After a fault the machine is of
     /// no more use: the entry may have been applied in part.
     pub fn apply(&mut self, index: u64, term: u64, data: &Bytes) -> Result<AppliedEntry, Fault> {
+        self.apply_heard(index, term, data, |_| true)
+    }
+
+    /// As [`Machine::apply`], but leaves out of the reply what takes reading when `is_heard` says of the request id that nobody here waits for
+    /// it: what ranges answer, and former records.
+    pub fn apply_heard(
+        &mut self,
+        index: u64,
+        term: u64,
+        data: &Bytes,
+        is_heard: impl FnOnce(u64) -> bool,
+    ) -> Result<AppliedEntry, Fault> {
         let request = command::decode(data).map_err(|reason| Fault::Entry { index, reason })?;
         if !self.is_next(index)? {
             return Ok(self.answer(request.id, Ok(Reply::Empty)));
         }
         let before = std::mem::replace(&mut self.applied, Applied { index, term });
-        let result = self.execute(request);
+        let replies = if is_heard(request.id) { Replies::Full } else { Replies::Bare };
+        let result = self.execute(request, replies);
         if result.is_err() {
             self.applied = before;
         }
@@ -243,23 +257,14 @@ impl Machine {
         let id = change.id();
         let stored = self.membership.apply(change).map(schema::member_value);
         let key = schema::member_key(id);
-        match stored {
-            Some(value) => self.pending.push((schema::MEMBERS, Op::Put(key, value))),
-            None => {
-                let removed = Bytes::from_static(schema::REMOVED);
-                self.pending.push((schema::MEMBERS, Op::Delete(key.clone())));
-                self.pending.push((schema::MEMBERS_REMOVED, Op::Put(key, removed)));
-            }
+        if let Some(value) = stored {
+            self.pending.push((schema::MEMBERS, Op::Put(key, value)));
+        } else {
+            let removed = Bytes::from_static(schema::REMOVED);
+            self.pending.push((schema::MEMBERS, Op::Delete(key.clone())));
+            self.pending.push((schema::MEMBERS_REMOVED, Op::Put(key, removed)));
         }
         self.publish();
-    }
-
-    /// Takes over the members of a backend that has none: those of an older release's snapshot, which keeps them elsewhere.
-    pub fn adopt_members(&mut self, members: Vec<Member>, conf_state: ConfState) {
-        for member in members {
-            self.change_membership(MembershipChange::Add(member));
-        }
-        self.conf_state = conf_state;
     }
 
     pub(crate) fn publish(&self) {
@@ -304,25 +309,10 @@ impl Machine {
             ops.push(meta(schema::TERM, schema::number_value(self.applied.term)));
         }
         ops.push(meta(schema::CONF_STATE, schema::conf_state_value(&self.conf_state)));
-        let mut puts = Vec::new();
+        let mut entries = Vec::new();
+        while self.store.shared.state.write().tail.hand_over(CHUNK_KEYS, &mut entries) {}
         let shared = Arc::clone(&self.store.shared);
-        let records = {
-            let mut state = shared.state.write();
-            let entries = state.tail.hand_over();
-            let records = entries.len();
-            ops.reserve(records);
-            puts.reserve(records);
-            for entry in entries {
-                let key = schema::record_key(entry.revision, entry.is_tombstone);
-                ops.push((schema::KEY, Op::Put(key, entry.record.clone())));
-                if !entry.is_tombstone {
-                    puts.push((entry.revision, entry.record.clone()));
-                }
-            }
-            records
-        };
-        let batch = WriteBatch { ops };
-        Some(BackendJob::Commit(Commit { shared, batch, puts, applied: self.applied, records }))
+        Some(BackendJob::Commit(Commit { shared, ops, entries, applied: self.applied }))
     }
 
     /// Takes the next step of a compaction; `None` while one is under way, while its entry is not durable, or when there is none. The caller

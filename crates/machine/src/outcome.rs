@@ -19,17 +19,30 @@ pub struct Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// Of a put; the former record if asked for and present.
-    Put { prev: Option<Record> },
+    Put {
+        /// The former record.
+        prev: Option<Record>,
+    },
     /// Of a range inside the log or a transaction.
     Range(RangeReply),
     /// Of a range deletion; former records in key order if asked for.
-    DeleteRange { deleted: i64, prev: Vec<Record> },
+    DeleteRange {
+        /// How many keys were deleted.
+        deleted: i64,
+        /// The former records.
+        prev: Vec<Record>,
+    },
     /// Of a transaction.
     Txn(TxnReply),
     /// Of a compaction that has taken logical effect; the physical pass follows.
     Compaction,
     /// Of a grant: the effective id and ttl in seconds.
-    LeaseGrant { id: i64, ttl: i64 },
+    LeaseGrant {
+        /// The lease.
+        id: i64,
+        /// Its ttl.
+        ttl: i64,
+    },
     /// Of a revocation.
     LeaseRevoke,
     /// Of a checkpoint.

@@ -91,7 +91,12 @@ pub enum MembershipChange {
     /// A member goes, and its id never returns.
     Remove(u64),
     /// A member moves.
-    Update { id: u64, peer_urls: Vec<String> },
+    Update {
+        /// Its id.
+        id: u64,
+        /// Where its peers reach it from now on.
+        peer_urls: Vec<String>,
+    },
 }
 
 /// What becomes of a conf change entry.
@@ -193,10 +198,10 @@ impl Membership {
                 Some(member) if !member.is_learner => Err(Refusal::MemberNotLearner),
                 Some(_) => Ok(()),
             },
-            MembershipChange::Remove(id) => match self.members.contains_key(id) {
-                true => Ok(()),
-                false => Err(Refusal::MemberIdNotFound),
-            },
+            MembershipChange::Remove(id) => {
+                let is_known = self.members.contains_key(id);
+                if is_known { Ok(()) } else { Err(Refusal::MemberIdNotFound) }
+            }
             MembershipChange::Update { id, peer_urls } => {
                 if !self.members.contains_key(id) {
                     return Err(Refusal::MemberIdNotFound);

@@ -21,8 +21,8 @@ const SHARDS: usize = 16;
 struct ByBytes;
 
 impl Weighter<Revision, Record> for ByBytes {
-    fn weight(&self, _revision: &Revision, record: &Record) -> u64 {
-        ENTRY_BYTES + record.len() as u64
+    fn weight(&self, _key: &Revision, val: &Record) -> u64 {
+        ENTRY_BYTES + val.len() as u64
     }
 }
 
@@ -37,13 +37,13 @@ impl Hasher for RevisionHasher {
         }
     }
 
-    fn write_i64(&mut self, number: i64) {
-        self.write_u64(number.cast_unsigned());
+    fn write_i64(&mut self, i: i64) {
+        self.write_u64(i.cast_unsigned());
     }
 
-    fn write_u64(&mut self, number: u64) {
+    fn write_u64(&mut self, i: u64) {
         // The odd constant spreads successive revisions; the shift brings the well-mixed high half down.
-        let mixed = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = mixed ^ (mixed >> 32);
     }
 

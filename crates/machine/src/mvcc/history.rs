@@ -89,7 +89,7 @@ fn read_engine(
     collector: &mut Collector,
 ) -> Result<bool, ReadError> {
     let start = schema::revision_bytes(from);
-    let end = boundary.unwrap_or(Revision::new(until.saturating_add(1), 0));
+    let end = boundary.unwrap_or_else(|| Revision::new(until.saturating_add(1), 0));
     let end = schema::revision_bytes(end);
     let engine = shared.backend.reader()?;
     let range = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));

@@ -93,10 +93,10 @@ fn put_number(out: &mut BytesMut, tag: u8, number: i64) {
 
 fn put_varint(out: &mut BytesMut, mut number: u64) {
     while number >= 0x80 {
-        out.put_u8((number & 0x7f) as u8 | 0x80);
+        out.put_u8(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
     }
-    out.put_u8(number as u8);
+    out.put_u8(number.to_le_bytes()[0]);
 }
 
 fn bytes_len(bytes: &[u8]) -> usize {

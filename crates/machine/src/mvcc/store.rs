@@ -80,11 +80,6 @@ impl WriteTxn<'_> {
         View::at(&self.store.shared, self.revision(), revision)
     }
 
-    /// Returns the lowest readable revision, or −1.
-    pub(crate) fn compacted(&self) -> i64 {
-        self.store.shared.compacted()
-    }
-
     fn next_revision(&self) -> Revision {
         Revision::new(self.begin + 1, self.changes)
     }

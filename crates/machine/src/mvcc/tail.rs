@@ -59,15 +59,11 @@ impl Tail {
         self.entries.range(position..)
     }
 
-    /// Returns the changes that no commit carries yet, and marks them as carried.
-    pub(crate) fn hand_over(&mut self) -> impl ExactSizeIterator<Item = &Entry> {
+    /// Copies up to `max` changes that no commit carries yet, and marks them as carried; tells whether some are left.
+    pub(crate) fn hand_over(&mut self, max: usize, out: &mut Vec<Entry>) -> bool {
         let from = self.handed;
-        self.handed = self.entries.len();
-        self.entries.range(from..)
-    }
-
-    /// Tells whether changes wait for a commit.
-    pub(crate) fn has_new(&self) -> bool {
+        self.handed = self.entries.len().min(from + max);
+        out.extend(self.entries.range(from..self.handed).cloned());
         self.handed < self.entries.len()
     }
 
@@ -107,15 +103,18 @@ mod tests {
         for main in 2..5 {
             tail.push(entry(main));
         }
-        assert_eq!(tail.hand_over().len(), 3);
+        let mut handed = vec![];
+        assert!(tail.hand_over(2, &mut handed));
+        assert!(!tail.hand_over(2, &mut handed));
+        assert_eq!(handed.len(), 3);
         tail.push(entry(5));
-        assert!(tail.has_new());
         assert!(tail.get(Revision::new(2, 0)).is_some());
         assert!(tail.drop_handed(2));
         assert!(!tail.drop_handed(9));
         assert_eq!(tail.first(), Some(Revision::new(5, 0)));
         assert_eq!((tail.len(), tail.get(Revision::new(4, 0))), (1, None));
-        assert_eq!(tail.hand_over().map(|e| e.revision.main).collect::<Vec<_>>(), [5]);
+        assert!(!tail.hand_over(9, &mut handed));
+        assert_eq!(handed.last().map(|entry| entry.revision.main), Some(5));
         tail.drop_handed(1);
         assert_eq!(tail.bytes(), 0);
     }

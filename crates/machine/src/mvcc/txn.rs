@@ -36,6 +36,15 @@ pub(crate) enum RangeChecks {
     NestedOnly,
 }
 
+/// How much of a reply is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replies {
+    /// All of it.
+    Full,
+    /// Nobody waits for it: what takes reading is left out.
+    Bare,
+}
+
 /// Tells whether a transaction can be answered by a reader: all operations are ranges.
 pub fn is_read_only(txn: &pb::TxnRequest) -> bool {
     txn.success.iter().chain(&txn.failure).all(|op| matches!(op.request, Some(Op::RequestRange(_))))
@@ -266,47 +275,71 @@ pub(crate) fn execute(
     writer: &mut WriteTxn<'_>,
     txn: &pb::TxnRequest,
     path: &Path,
+    replies: Replies,
 ) -> Result<(TxnReply, Option<Refusal>), Fault> {
-    let mut refused = None;
-    let reply = execute_level(writer, txn, &mut path.0.iter(), &mut refused)?;
-    Ok((reply, refused))
+    let mut execution = Execution { writer, replies, refused: None };
+    let reply = execution.level(txn, &mut path.0.iter())?;
+    Ok((reply, execution.refused))
 }
 
-fn execute_level(
-    writer: &mut WriteTxn<'_>,
-    txn: &pb::TxnRequest,
-    path: &mut std::slice::Iter<'_, bool>,
-    refused: &mut Option<Refusal>,
-) -> Result<TxnReply, Fault> {
-    let succeeded = take(path);
-    let ops = branch(txn, succeeded);
-    let mut responses = Vec::with_capacity(ops.len());
-    for op in ops {
-        let reply = match &op.request {
-            Some(Op::RequestRange(request)) => match writer.view_at(request.revision) {
-                Ok(mut view) => Reply::Range(range::range(&mut view, request).map_err(cleared)?),
-                Err(refusal) => {
-                    refused.get_or_insert(refusal);
-                    Reply::Empty
+#[derive(Debug)]
+struct Execution<'a, 'w> {
+    writer: &'a mut WriteTxn<'w>,
+    replies: Replies,
+    refused: Option<Refusal>,
+}
+
+impl Execution<'_, '_> {
+    fn level(
+        &mut self,
+        txn: &pb::TxnRequest,
+        path: &mut std::slice::Iter<'_, bool>,
+    ) -> Result<TxnReply, Fault> {
+        let succeeded = take(path);
+        let ops = branch(txn, succeeded);
+        let mut responses = Vec::with_capacity(ops.len());
+        for op in ops {
+            let reply = match &op.request {
+                Some(Op::RequestRange(request)) => self.range(request)?,
+                Some(Op::RequestPut(request)) => put(self.writer, request, self.replies)?,
+                Some(Op::RequestDeleteRange(request)) => {
+                    delete_range(self.writer, request, self.replies)?
                 }
-            },
-            Some(Op::RequestPut(request)) => put(writer, request)?,
-            Some(Op::RequestDeleteRange(request)) => delete_range(writer, request)?,
-            Some(Op::RequestTxn(nested)) => {
-                let reply = execute_level(writer, nested, path, refused)?;
-                responses.push((0, Reply::Txn(reply)));
-                continue;
-            }
-            None => Reply::Empty,
-        };
-        responses.push((writer.revision(), reply));
+                Some(Op::RequestTxn(nested)) => {
+                    let reply = self.level(nested, path)?;
+                    // The header of a nested answer is empty.
+                    responses.push((0, Reply::Txn(reply)));
+                    continue;
+                }
+                None => Reply::Empty,
+            };
+            responses.push((self.writer.revision(), reply));
+        }
+        Ok(TxnReply { succeeded, responses })
     }
-    Ok(TxnReply { succeeded, responses })
+
+    fn range(&mut self, request: &pb::RangeRequest) -> Result<Reply, Fault> {
+        if self.replies == Replies::Bare {
+            return Ok(Reply::Empty);
+        }
+        match self.writer.view_at(request.revision) {
+            Ok(mut view) => Ok(Reply::Range(range::range(&mut view, request).map_err(cleared)?)),
+            Err(refusal) => {
+                self.refused.get_or_insert(refusal);
+                Ok(Reply::Empty)
+            }
+        }
+    }
 }
 
 /// Executes a checked put.
-pub(crate) fn put(writer: &mut WriteTxn<'_>, request: &pb::PutRequest) -> Result<Reply, Fault> {
-    if !(request.prev_kv || request.ignore_value || request.ignore_lease) {
+pub(crate) fn put(
+    writer: &mut WriteTxn<'_>,
+    request: &pb::PutRequest,
+    replies: Replies,
+) -> Result<Reply, Fault> {
+    let shows_former = request.prev_kv && replies == Replies::Full;
+    if !(shows_former || request.ignore_value || request.ignore_lease) {
         writer.put(&request.key, &request.value, request.lease);
         return Ok(Reply::Put { prev: None });
     }
@@ -321,15 +354,17 @@ pub(crate) fn put(writer: &mut WriteTxn<'_>, request: &pb::PutRequest) -> Result
     let value = if request.ignore_value { &value } else { &request.value };
     let lease = if request.ignore_lease { lease } else { request.lease };
     writer.put(&request.key, value, lease);
-    Ok(Reply::Put { prev: former.filter(|_| request.prev_kv) })
+    Ok(Reply::Put { prev: former.filter(|_| shows_former) })
 }
 
 /// Executes a range deletion.
 pub(crate) fn delete_range(
     writer: &mut WriteTxn<'_>,
     request: &pb::DeleteRangeRequest,
+    replies: Replies,
 ) -> Result<Reply, Fault> {
-    let prev = if request.prev_kv { former_records(writer, request)? } else { vec![] };
+    let shows_former = request.prev_kv && replies == Replies::Full;
+    let prev = if shows_former { former_records(writer, request)? } else { vec![] };
     let keys = Keys::new(&request.key, &request.range_end);
     let deleted = writer.delete_range(keys).map_err(cleared)?;
     Ok(Reply::DeleteRange { deleted, prev })

@@ -3,4 +3,5 @@
 mod lab;
 mod model;
 mod property;
+mod races;
 mod scripts;

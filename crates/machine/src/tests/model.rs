@@ -24,7 +24,7 @@ pub(super) enum Yield {
     Put(Option<KeyValue>),
     Range { kvs: Vec<KeyValue>, more: bool, count: i64 },
     Delete { deleted: i64, prev: Vec<KeyValue> },
-    Txn(bool, Vec<Yield>),
+    Txn(bool, Vec<Self>),
 }
 
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ impl Model {
             return Err(Refusal::Compacted);
         }
         let mut kvs = self.select(at, &request.key, &request.range_end);
-        let count = kvs.len() as i64;
+        let count = i64::try_from(kvs.len()).unwrap();
         if request.count_only {
             return Ok(Yield::Range { kvs: vec![], more: false, count });
         }
@@ -91,7 +91,10 @@ impl Model {
                 && (request.max_create_revision == 0
                     || kv.create_revision <= request.max_create_revision)
         });
-        let limit = if request.limit <= 0 { usize::MAX } else { request.limit as usize };
+        let limit = match usize::try_from(request.limit) {
+            Ok(0) | Err(_) => usize::MAX,
+            Ok(limit) => limit,
+        };
         let has_filters = request.min_mod_revision != 0
             || request.max_mod_revision != 0
             || request.min_create_revision != 0
@@ -245,7 +248,7 @@ impl Model {
             self.changes.push(Change { main, sub: *sub, kv, is_delete: true });
             *sub += 1;
         }
-        let deleted = prev.len() as i64;
+        let deleted = i64::try_from(prev.len()).unwrap();
         if !request.prev_kv {
             prev.clear();
         }

@@ -22,7 +22,7 @@ enum Step {
     Range(pb::RangeRequest, i64),
     Compact(i64),
     Commit,
-    CompactStep,
+    Advance,
     Crash,
 }
 
@@ -81,7 +81,7 @@ fn compare() -> impl Strategy<Value = pb::Compare> {
                 0 => TargetUnion::Version(number),
                 1 => TargetUnion::CreateRevision(number),
                 2 => TargetUnion::ModRevision(number),
-                3 => TargetUnion::Value(vec![b'v'; number as usize].into()),
+                3 => TargetUnion::Value(vec![b'v'; usize::try_from(number).unwrap()].into()),
                 _ => TargetUnion::Lease(number - 2),
             });
             pb::Compare { result, target, key, range_end, target_union }
@@ -147,7 +147,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (range(), -10..1100_i64).prop_map(|(range, at)| Step::Range(range, at)),
         1 => (0..1100_i64).prop_map(Step::Compact),
         3 => Just(Step::Commit),
-        3 => Just(Step::CompactStep),
+        3 => Just(Step::Advance),
         1 => Just(Step::Crash),
     ]
 }
@@ -251,7 +251,7 @@ impl Pair {
                 assert_eq!(outcome.result, expected);
             }
             Step::Commit => self.lab.commit(),
-            Step::CompactStep => {
+            Step::Advance => {
                 self.lab.compact_step();
             }
             Step::Crash => self.lab.crash(),

@@ -42,9 +42,15 @@ impl Runner for Script {
             "put" | "delete" | "txn" | "compact" => self.kv(&command.name, &mut args)?,
             "on" => self.define(&mut args)?,
             "range" => self.range(&mut args)?,
-            "commit" => text(self.lab.commit()),
+            "commit" => {
+                self.lab.commit();
+                String::new()
+            }
             "steps" => self.steps(&mut args)?,
-            "crash" => text(self.lab.crash()),
+            "crash" => {
+                self.lab.crash();
+                String::new()
+            }
             "hash" => self.hash(&mut args)?,
             "history" => self.history(&mut args)?,
             "status" => self.status(),
@@ -62,20 +68,13 @@ impl Runner for Script {
     }
 }
 
-fn text((): ()) -> String {
-    String::new()
-}
-
 fn position<'a>(args: &mut ArgumentConsumer<'a>) -> Result<&'a str, Box<dyn Error>> {
     args.next_pos().ok_or_else(|| "argument missing".into())
 }
 
-fn number<T: std::str::FromStr<Err: Error + 'static>>(
-    args: &mut ArgumentConsumer<'_>,
-    name: &str,
-) -> Result<T, Box<dyn Error>>
+fn number<T>(args: &mut ArgumentConsumer<'_>, name: &str) -> Result<T, Box<dyn Error>>
 where
-    T: Default,
+    T: Default + std::str::FromStr<Err: Error + 'static>,
 {
     Ok(args.take_key(name).map(str::parse).transpose()?.unwrap_or_default())
 }
@@ -410,7 +409,9 @@ fn shown(revision: i64, result: Result<&Reply, &crate::Refusal>) -> String {
 
 fn shown_reply(reply: &Reply, indent: &str) -> String {
     let records = |records: &[Record]| -> String {
-        records.iter().map(|kv| format!("{indent}  {}\n", record(kv))).collect()
+        let lines: Vec<_> =
+            records.iter().map(|kv| format!("{indent}  {}\n", record(kv))).collect();
+        lines.concat()
     };
     match reply {
         Reply::Put { prev: None }
@@ -428,7 +429,11 @@ fn shown_reply(reply: &Reply, indent: &str) -> String {
         }
         Reply::LeaseGrant { id, ttl } => format!("{indent}lease {id} ttl {ttl}\n"),
         Reply::Alarm(alarms) => {
-            alarms.iter().map(|alarm| format!("{} of {}\n", alarm.alarm, alarm.member_id)).collect()
+            let lines: Vec<_> = alarms
+                .iter()
+                .map(|alarm| format!("{} of {}\n", alarm.alarm, alarm.member_id))
+                .collect();
+            lines.concat()
         }
         Reply::Txn(reply) => {
             let mut output = format!("{indent}succeeded {}\n", reply.succeeded);
