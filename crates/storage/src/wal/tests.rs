@@ -2,6 +2,7 @@
 
 mod damage;
 mod etcd;
+mod faults;
 mod script;
 
 use std::sync::Arc;

@@ -71,7 +71,8 @@ fn a_log_cut_short_anywhere_gives_a_prefix() {
     let boundaries = log_with_unsynced_batch(dir.path());
     let path = first_segment(dir.path());
     let whole = fs::read(&path).unwrap();
-    for len in boundaries[0]..boundaries[8] {
+    let around = boundaries[..8].iter().flat_map(|boundary| [boundary + 1, boundary + 7]);
+    for len in (boundaries[0]..boundaries[8]).step_by(24).chain(around) {
         fs::write(&path, &whole[..len]).unwrap();
         let (_, recovered) =
             Wal::recover_with(disk(), dir.path(), Start::default(), SMALL).unwrap();
