@@ -277,8 +277,11 @@ impl Reading {
 }
 
 fn previous(event: &Event, history: &impl History) -> Result<Option<Record>, ReadError> {
-    match (event.kind, history.before(&event.key, event.revision.main)) {
-        (EventKind::Create, _) | (_, Err(ReadError::Refused(Refusal::Compacted))) => Ok(None),
-        (EventKind::Put | EventKind::Delete, found) => found,
+    if event.kind == EventKind::Create {
+        return Ok(None);
+    }
+    match history.before(&event.key, event.revision.main) {
+        Err(ReadError::Refused(Refusal::Compacted)) => Ok(None),
+        found => found,
     }
 }

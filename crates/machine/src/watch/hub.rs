@@ -18,9 +18,6 @@ use super::span::Span;
 use super::watcher::{Flags, State, Watcher};
 use super::{EventBatch, History};
 
-/// Room for answers that an empty queue keeps.
-const QUEUE_KEPT: usize = 16;
-
 /// The bounds of a hub.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -249,7 +246,8 @@ impl Hub {
         if let Some(answer) = &answer {
             taking.queued_bytes -= answer.bytes();
             self.stats.pending_events -= answer.events().len();
-        } else if taking.queue.capacity() > QUEUE_KEPT {
+        } else {
+            // Most streams are idle most of the time: they keep no room.
             taking.queue = VecDeque::new();
         }
         let is_low = taking.queued_bytes <= self.options.queue_bytes_max / 2

@@ -155,6 +155,10 @@ impl Runner {
                 self.store.compact_when_read.set(Some(first.parse()?));
                 silent
             }
+            "fail_after" => {
+                self.store.fails_after.set(Some(first.parse()?));
+                silent
+            }
             "cold" => {
                 self.store.is_cold = first == "on";
                 silent
@@ -182,8 +186,8 @@ impl Runner {
             }
             "finish_reading" => {
                 let done = self.reading.take().ok_or("nothing was read")?;
-                self.hub.finish_catch_up(done, &self.store)?;
-                silent
+                let finished = self.hub.finish_catch_up(done, &self.store);
+                finished.map_or_else(|fault| fault.to_string(), |()| silent)
             }
             _ => return Ok(None),
         }))

@@ -8,7 +8,7 @@ use prost::Message;
 use proto::mvccpb;
 
 use crate::watch::{Event, EventBatch, EventKind, History, HistoryBounds};
-use crate::{ReadError, Record, Refusal, Revision};
+use crate::{Fault, ReadError, Record, Refusal, Revision};
 
 /// One version of a key: `None` for a deletion.
 type Version = (Revision, Option<mvccpb::KeyValue>);
@@ -19,6 +19,8 @@ pub(super) struct Store {
     compacted: Cell<i64>,
     /// A compaction that happens during the next read.
     pub(super) compact_when_read: Cell<Option<i64>>,
+    /// How many records before a revision can be looked up before the disk fails, once.
+    pub(super) fails_after: Cell<Option<u32>>,
     /// Main revision to its events.
     events: BTreeMap<i64, Vec<Event>>,
     keys: BTreeMap<Bytes, Vec<Version>>,
@@ -32,6 +34,7 @@ impl Default for Store {
             current: 1,
             compacted: Cell::new(-1),
             compact_when_read: Cell::new(None),
+            fails_after: Cell::new(None),
             events: BTreeMap::new(),
             keys: BTreeMap::new(),
             is_cold: false,
@@ -126,6 +129,14 @@ impl History for Store {
     }
 
     fn before(&self, key: &[u8], main: i64) -> Result<Option<Record>, ReadError> {
+        match self.fails_after.take() {
+            Some(0) => {
+                let what = "the disk has failed".to_owned();
+                return Err(Fault::Backend { bucket: "key", what }.into());
+            }
+            Some(more) => self.fails_after.set(Some(more - 1)),
+            None => {}
+        }
         if main - 1 < self.compacted.get() {
             return Err(Refusal::Compacted.into());
         }
