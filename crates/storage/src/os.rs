@@ -134,6 +134,11 @@ impl File for OsFile {
     }
 }
 
+/// Removes the file of a Unix socket that nobody serves any more.
+pub fn remove_socket(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,13 @@
 //!
 //! Needs the program in `interop/wal`, built, its path in `QUORATE_ETCD_WALTOOL`; without it these tests are skipped.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a test, also outside of its test functions; the environment names the program"
+)]
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,7 +18,7 @@ use bytes::Bytes;
 use proto::etcdserverpb::Metadata;
 use proto::{raftpb, walpb};
 use storage::wal::{Options, Recovered, Start, Wal, snapshot_marks};
-use storage::{Fault, OsDisk};
+use storage::{Disk, Fault, OpenMode, OsDisk};
 
 const NODE_ID: u64 = 0x1234_5678_90ab_cdef;
 const CLUSTER_ID: u64 = 0xfedc_ba09_8765_4321;
@@ -105,7 +112,7 @@ fn etcd_reads_our_log_after_a_torn_tail_was_cut() {
     let wal = write(&dir);
     let stats = wal.stats();
     drop(wal);
-    let file = std::fs::OpenOptions::new().write(true).open(newest_segment(&dir)).unwrap();
+    let file = OsDisk.open(&newest_segment(&dir), OpenMode::ReadWrite).unwrap();
     file.set_len(stats.segment_used_bytes - 30).unwrap();
     let start = Start { index: 90, term: 1 };
     let (mut wal, recovered) = Wal::recover_with(Arc::new(OsDisk), &dir, start, OPTIONS).unwrap();
