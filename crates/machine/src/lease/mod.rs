@@ -125,7 +125,8 @@ pub struct Lessor {
 
 impl Lessor {
     /// Makes a lessor without leases that is not primary.
-    pub fn new(options: Options) -> Self {
+    pub fn new(mut options: Options) -> Self {
+        options.ttl_min = options.ttl_min.clamp(1, TTL_MAX);
         Self { options, table: Table::default(), primary: None, now: 0, stats: Stats::default() }
     }
 
