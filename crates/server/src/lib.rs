@@ -1,6 +1,25 @@
-//! See `docs/architecture.md`.
+//! The server: etcd's flags, ports and protocols around one synchronous member (`docs/architecture.md`).
+//!
+//! Everything asynchronous is here: sockets, TLS, gRPC, HTTP, signals, threads. What is replicated and stored is below
+//! [`node`], which is reached through [`handle::Handle`] only.
 
+pub mod assemble;
 pub mod config;
+pub mod drain;
+pub mod driver;
+pub mod grpc;
+pub mod handle;
+pub mod http;
+pub mod listen;
 pub mod logging;
+pub mod mailbox;
+pub mod metrics;
+pub mod process;
+pub mod serve;
+pub mod service;
+mod settings;
 pub mod shutdown;
+pub mod socket;
 pub mod tls;
+
+pub use config::ETCD_VERSION;

@@ -66,6 +66,12 @@ impl Exit {
         Self::fatal(Notice::new(Level::Fatal, "discovery failed").with("error", error.into()))
     }
 
+    /// A port or socket that cannot be listened on.
+    #[track_caller]
+    pub fn listener_failed(error: impl Into<String>) -> Self {
+        Self::fatal(Notice::new(Level::Fatal, "listener failed").with("error", error.into()))
+    }
+
     /// A line in the log, and exit code 1.
     pub(super) fn fatal(notice: Notice) -> Self {
         Self { code: 1, stdout: String::new(), stderr: String::new(), notices: vec![notice] }

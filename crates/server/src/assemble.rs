@@ -1,0 +1,289 @@
+//! Puts a member together, runs it, and takes it apart again.
+//!
+//! Order of a start, as in etcd: flags, log, listeners, data directory, threads, and only when the member has a leader
+//! and has published itself the client listeners are served. Order of a stop: no new connections, then what is under
+//! way is finished, then the node, then its disks.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+use node::{Event, Gate, Node, Now, Started, Stop};
+use storage::Disk;
+use storage::os::OsDisk;
+use tokio::sync::oneshot;
+
+use crate::config::{self, Config, Environment, Exit};
+use crate::drain::{self, Drain};
+use crate::driver::{BackendThread, INBOX_EVENTS_MAX, NodeThread, WalThread};
+use crate::handle::Doors;
+use crate::listen::{Bound, Listeners};
+use crate::logging::Logger;
+use crate::mailbox::Mailbox;
+use crate::metrics::Metrics;
+use crate::serve::{self, Dealer, Shared};
+use crate::service::Identity;
+use crate::settings;
+use crate::shutdown::{self, Signal};
+
+/// How often a start looks whether the member is ready.
+const READY_POLL: Duration = Duration::from_millis(2);
+
+/// Runs the server with `arguments`, the first of which is the program's name, until it is told to stop.
+pub fn run(arguments: &[String], environment: &Environment) -> ExitCode {
+    let loaded = match config::load(arguments, environment) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit.report(),
+    };
+    let logger = match Logger::start(&loaded.config.logging) {
+        Ok(logger) => logger,
+        Err(error) => return Exit::invalid(error.to_string()).report(),
+    };
+    logger.install();
+    logger.notices(&loaded.notices);
+    let ended = start_and_serve(&loaded.config, environment);
+    logger.flush();
+    match ended {
+        Ok(Some(signal)) => shutdown::end_by(signal),
+        Ok(None) => ExitCode::SUCCESS,
+        Err(exit) => {
+            logger.notices(&exit.notices);
+            logger.flush();
+            ExitCode::from(exit.code)
+        }
+    }
+}
+
+fn start_and_serve(config: &Config, environment: &Environment) -> Result<Option<Signal>, Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Exit::start_failed(error.to_string()))?;
+    let listeners = {
+        let _entered = runtime.enter();
+        Listeners::bind(config)?
+    };
+    let member = Member::start(config)?;
+    let notify = environment.get("NOTIFY_SOCKET").map(String::as_str);
+    runtime.block_on(member.serve(config, listeners, notify))
+}
+
+/// A member whose threads run.
+struct Member {
+    shared: Shared,
+    dealer: Dealer,
+    drain: Drain,
+    inbox: Sender<Event>,
+    ended: oneshot::Receiver<Stop>,
+    disk_threads: Vec<JoinHandle<()>>,
+    serving_threads: Vec<JoinHandle<()>>,
+    /// Holds the lock on the data directory.
+    _data_dir: storage::datadir::DataDir,
+}
+
+impl Member {
+    fn start(config: &Config) -> Result<Self, Exit> {
+        let origin = Instant::now();
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let node_config = settings::node(config, u64::try_from(unix_ms).unwrap_or_default())
+            .map_err(|error| Exit::start_failed(error.to_string()))?;
+        let tick = node_config.raft.tick;
+        let now = Now(origin.elapsed());
+        let Started { node, wal, backend, data_dir, effects } =
+            Node::start(&disk, node_config, now).map_err(|error| Exit::start_failed(error.to_string()))?;
+        let metrics = Metrics::new(config).map_err(|error| Exit::start_failed(error.to_string()))?;
+        let metrics = Arc::new(metrics);
+        let (inbox, events) = bounded(INBOX_EVENTS_MAX);
+        // The node's own bounds on what is in flight bound these two.
+        let (wal_jobs, wal_queue) = unbounded();
+        let (backend_jobs, backend_queue) = unbounded();
+        let (ended_sender, ended) = oneshot::channel();
+        let mailboxes: Arc<[Mailbox]> =
+            (0..config.memory.serving_threads).map(|_| Mailbox::default()).collect();
+        let (drain, draining) = drain::channel();
+        let gate = node.gate();
+        let doors = Doors {
+            inbox: inbox.clone(),
+            ids: node.request_ids(),
+            gate: Arc::clone(&gate),
+            reader: node.reader(),
+            backend: backend.clone(),
+        };
+        let shared = Shared {
+            doors,
+            mailboxes: Arc::clone(&mailboxes),
+            identity: Identity { cluster_id: gate.cluster(), member_id: gate.member() },
+            limits: Arc::new(settings::limits(config)),
+            metrics: Arc::clone(&metrics),
+            draining,
+        };
+        let node_thread = NodeThread {
+            node,
+            effects,
+            inbox: events,
+            wal: wal_jobs,
+            backend: backend_jobs,
+            mailboxes,
+            tick,
+            started: origin,
+            ended: ended_sender,
+        };
+        let wal_thread = WalThread {
+            wal,
+            disk,
+            snap_dir: data_dir.snap().to_owned(),
+            jobs: wal_queue,
+            inbox: inbox.clone(),
+            times: Arc::clone(&metrics.disk),
+            sync: !config.store.unsafe_no_fsync,
+        };
+        let backend_thread = BackendThread {
+            backend,
+            jobs: backend_queue,
+            inbox: inbox.clone(),
+            times: Arc::clone(&metrics.disk),
+        };
+        let spawned = node_thread.spawn().and_then(|node| {
+            Ok((vec![node, wal_thread.spawn()?, backend_thread.spawn()?], serve::spawn(&shared)?))
+        });
+        let (disk_threads, (dealer, serving_threads)) =
+            spawned.map_err(|error| Exit::start_failed(format!("cannot start a thread: {error}")))?;
+        Ok(Self {
+            shared,
+            dealer,
+            drain,
+            inbox,
+            ended,
+            disk_threads,
+            serving_threads,
+            _data_dir: data_dir,
+        })
+    }
+
+    async fn serve(
+        mut self,
+        config: &Config,
+        listeners: Listeners,
+        notify: Option<&str>,
+    ) -> Result<Option<Signal>, Exit> {
+        let (signals, mut signal) = oneshot::channel();
+        shutdown::on_signal(move |first| {
+            // The receiver is gone only when the member is ending already.
+            drop(signals.send(first));
+        })
+        .map_err(|error| Exit::start_failed(format!("cannot handle signals: {error}")))?;
+        let mut acceptors = tokio::task::JoinSet::new();
+        for bound in listeners.metrics {
+            self.accept(&mut acceptors, bound);
+        }
+        let outcome = tokio::select! {
+            () = ready(&self.shared) => {
+                tracing::info!(
+                    local_member_id = format!("{:x}", self.shared.identity.member_id),
+                    cluster_id = format!("{:x}", self.shared.identity.cluster_id),
+                    "published local member to cluster through raft"
+                );
+                tracing::info!("ready to serve client requests");
+                for bound in listeners.clients {
+                    bound.announce();
+                    self.accept(&mut acceptors, bound);
+                }
+                shutdown::notify_ready(notify);
+                tokio::select! {
+                    first = &mut signal => Outcome::Signal(first.ok()),
+                    stop = &mut self.ended => Outcome::Ended(stop.ok()),
+                }
+            }
+            first = &mut signal => Outcome::Signal(first.ok()),
+            stop = &mut self.ended => Outcome::Ended(stop.ok()),
+        };
+        self.drain.begin();
+        acceptors.shutdown().await;
+        self.stop(config, outcome).await
+    }
+
+    fn accept(&self, acceptors: &mut tokio::task::JoinSet<()>, bound: Bound) {
+        let dealer = self.dealer.clone();
+        let draining = self.shared.draining.clone();
+        match bound {
+            Bound::Tcp { listener, service, .. } => {
+                acceptors.spawn(dealer.accept_tcp(listener, service, draining));
+            }
+            Bound::Unix { listener, service, .. } => {
+                acceptors.spawn(dealer.accept_unix(listener, service, draining));
+            }
+        }
+    }
+
+    /// Lets clients finish, then ends the node, then waits for the disks.
+    async fn stop(self, config: &Config, outcome: Outcome) -> Result<Option<Signal>, Exit> {
+        let Self { dealer, inbox, ended, disk_threads, serving_threads, .. } = self;
+        tracing::info!(name = config.name, "closing etcd server");
+        // Serving threads end when the last sender of sockets is gone and their connections are done.
+        drop(dealer);
+        let patience = config.raft.request_timeout();
+        if !joined(serving_threads, patience).await {
+            tracing::warn!(?patience, "clients did not finish in time; their connections are cut");
+        }
+        let (signal, stop) = match outcome {
+            Outcome::Ended(stop) => (None, stop),
+            Outcome::Signal(signal) => {
+                // A node that has ended by itself meanwhile says so below.
+                drop(inbox.send(Event::Stop));
+                (signal, ended.await.ok())
+            }
+        };
+        drop(inbox);
+        joined(disk_threads, patience).await;
+        tracing::info!(name = config.name, "closed etcd server");
+        match stop {
+            Some(Stop::Fault(fault)) => {
+                Err(Exit::start_failed(format!("the member stopped itself: {fault}")))
+            }
+            Some(Stop::Asked | Stop::Removed) | None => Ok(signal),
+        }
+    }
+}
+
+/// Why serving ends.
+enum Outcome {
+    Signal(Option<Signal>),
+    Ended(Option<Stop>),
+}
+
+/// Waits until the member has a leader and the cluster knows its name and client URLs.
+async fn ready(shared: &Shared) {
+    let gate: &Gate = &shared.doors.gate;
+    loop {
+        let membership = shared.doors.reader.membership();
+        let is_published =
+            membership.member(gate.member()).is_some_and(|member| !member.client_urls.is_empty());
+        if gate.leader() != 0 && is_published {
+            return;
+        }
+        tokio::time::sleep(READY_POLL).await;
+    }
+}
+
+/// Joins `threads` on a thread of its own; false when that takes longer than `patience`.
+async fn joined(threads: Vec<JoinHandle<()>>, patience: Duration) -> bool {
+    let done = Arc::new(AtomicBool::new(false));
+    let (sender, receiver) = oneshot::channel();
+    let flag = Arc::clone(&done);
+    let joiner = std::thread::Builder::new().name("join".to_owned()).spawn(move || {
+        for thread in threads {
+            // A thread that panicked has ended the process already.
+            drop(thread.join());
+        }
+        flag.store(true, Ordering::Release);
+        drop(sender.send(()));
+    });
+    if joiner.is_err() {
+        return false;
+    }
+    tokio::time::timeout(patience, receiver).await.is_ok() || done.load(Ordering::Acquire)
+}

@@ -1,0 +1,227 @@
+//! The threads below the serving threads: node, WAL and backend (`docs/architecture.md`, data flow).
+//!
+//! The node thread alone calls [`Node::handle`]; it drains its inbox in bursts, so that one burst's log entries leave as
+//! one WAL job and one burst's answers as one delivery per serving thread. The WAL thread writes all jobs that have
+//! queued up with one write and one sync, and acknowledges the last. The backend thread runs jobs one by one.
+//!
+//! Who waits for whom: WAL and backend threads may wait for room in the node's inbox (the node always drains it); the
+//! node never waits for either, its own bounds on proposals in flight and on the write-behind tail bound both queues.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use machine::BackendJob;
+use node::{Completion, Effects, Event, Node, Now, Stop, WalJob};
+use storage::backend::Backend;
+use storage::wal::Wal;
+use storage::{Disk, Fault, snap};
+
+use crate::handle::thread_of;
+use crate::mailbox::Mailbox;
+use crate::metrics::DiskTimes;
+
+/// Events that may queue for the node; serving threads refuse requests beyond, the disk threads wait.
+pub const INBOX_EVENTS_MAX: usize = 4096;
+
+/// Events handled before their effects are carried out: bounds latency, gives batches under load.
+const BURST_EVENTS_MAX: usize = 256;
+
+/// What the node thread needs.
+#[derive(Debug)]
+pub struct NodeThread {
+    /// The member.
+    pub node: Node,
+    /// Effects of its start.
+    pub effects: Effects,
+    /// Its inbox.
+    pub inbox: Receiver<Event>,
+    /// The WAL thread's queue.
+    pub wal: Sender<WalJob>,
+    /// The backend thread's queue.
+    pub backend: Sender<BackendJob>,
+    /// One per serving thread.
+    pub mailboxes: Arc<[Mailbox]>,
+    /// Time between ticks.
+    pub tick: Duration,
+    /// When the process started: the origin of [`Now`].
+    pub started: Instant,
+    /// Told once, when the member has ended.
+    pub ended: tokio::sync::oneshot::Sender<Stop>,
+}
+
+impl NodeThread {
+    /// Starts the thread.
+    pub fn spawn(self) -> std::io::Result<JoinHandle<()>> {
+        thread::Builder::new().name("node".into()).spawn(move || self.run())
+    }
+
+    fn run(mut self) {
+        let mut per_thread: Vec<Vec<Completion>> =
+            self.mailboxes.iter().map(|_| Vec::new()).collect();
+        let mut next_tick = Instant::now() + self.tick;
+        let mut effects = std::mem::take(&mut self.effects);
+        loop {
+            if let Some(stop) = self.carry_out(&mut effects, &mut per_thread) {
+                for mailbox in &*self.mailboxes {
+                    mailbox.close();
+                }
+                // The receiver is gone only when the whole process is already on its way out.
+                drop(self.ended.send(stop));
+                return;
+            }
+            let first = match self.inbox.recv_deadline(next_tick) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if first.is_none() || Instant::now() >= next_tick {
+                next_tick = Instant::now() + self.tick;
+                effects.append(self.node.handle(Event::Tick { now: Now(self.started.elapsed()) }));
+            }
+            for event in first.into_iter().chain(self.inbox.try_iter().take(BURST_EVENTS_MAX)) {
+                effects.append(self.node.handle(event));
+            }
+            effects.append(self.node.end_of_burst());
+        }
+    }
+
+    /// Carries effects out and leaves `effects` empty. Returns why the member has to end, if it has.
+    fn carry_out(
+        &self,
+        effects: &mut Effects,
+        per_thread: &mut [Vec<Completion>],
+    ) -> Option<Stop> {
+        for job in effects.wal.drain(..) {
+            // A WAL thread that has ended has reported its fault first, which ends this thread too.
+            drop(self.wal.send(job));
+        }
+        for batch in effects.events.drain(..) {
+            for mailbox in &*self.mailboxes {
+                mailbox.publish(&batch);
+            }
+        }
+        for completion in effects.completions.drain(..) {
+            per_thread[thread_of(completion.token)].push(completion);
+        }
+        for (mailbox, completions) in self.mailboxes.iter().zip(per_thread) {
+            mailbox.complete(completions);
+        }
+        for job in effects.backend.drain(..) {
+            drop(self.backend.send(job));
+        }
+        // There are no peers yet: a lone voter sends nothing.
+        effects.messages.clear();
+        effects.stop.take()
+    }
+}
+
+/// What the WAL thread needs.
+#[derive(Debug)]
+pub struct WalThread {
+    /// The log.
+    pub wal: Wal,
+    /// Where `.snap` files go.
+    pub disk: Arc<dyn Disk>,
+    /// Their directory.
+    pub snap_dir: PathBuf,
+    /// Its queue.
+    pub jobs: Receiver<WalJob>,
+    /// The node's inbox.
+    pub inbox: Sender<Event>,
+    /// Durations for the metrics.
+    pub times: Arc<DiskTimes>,
+    /// False under `--unsafe-no-fsync`.
+    pub sync: bool,
+}
+
+impl WalThread {
+    /// Starts the thread.
+    pub fn spawn(self) -> std::io::Result<JoinHandle<()>> {
+        thread::Builder::new().name("wal".into()).spawn(move || self.run())
+    }
+
+    fn run(mut self) {
+        while let Ok(first) = self.jobs.recv() {
+            let mut last = first.job;
+            let mut result = Ok(());
+            let mut must_sync = false;
+            let mut next = Some(first);
+            while let Some(job) = next {
+                last = job.job;
+                must_sync |= job.must_sync;
+                result = self.append(&job);
+                if result.is_err() {
+                    break;
+                }
+                next = self.jobs.try_recv().ok();
+            }
+            let result = result.and_then(|()| self.finish(must_sync));
+            let failed = result.is_err();
+            let ended = self.inbox.send(Event::WalDone { job: last, result }).is_err();
+            // After a failed sync nothing may be appended any more: what the kernel dropped is not known.
+            if failed || ended {
+                return;
+            }
+        }
+    }
+
+    fn append(&mut self, job: &WalJob) -> Result<(), Fault> {
+        if let Some((snapshot, _)) = &job.snapshot {
+            snap::save(&*self.disk, &self.snap_dir, snapshot)?;
+        }
+        self.wal.append(&job.entries, job.hard_state.as_ref())?;
+        if let Some((_, mark)) = &job.snapshot {
+            self.wal.append_snapshot_mark(mark)?;
+        }
+        if let Some(index) = job.release_to {
+            self.wal.release_to(index)?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, must_sync: bool) -> Result<(), Fault> {
+        let started = Instant::now();
+        self.wal.flush()?;
+        self.times.wal_write.observe(started.elapsed());
+        if must_sync && self.sync {
+            let started = Instant::now();
+            self.wal.sync()?;
+            self.times.wal_fsync.observe(started.elapsed());
+        }
+        Ok(())
+    }
+}
+
+/// What the backend thread needs.
+#[derive(Debug)]
+pub struct BackendThread {
+    /// The engine.
+    pub backend: Backend,
+    /// Its queue.
+    pub jobs: Receiver<BackendJob>,
+    /// The node's inbox.
+    pub inbox: Sender<Event>,
+    /// Durations for the metrics.
+    pub times: Arc<DiskTimes>,
+}
+
+impl BackendThread {
+    /// Starts the thread.
+    pub fn spawn(self) -> std::io::Result<JoinHandle<()>> {
+        thread::Builder::new().name("backend".into()).spawn(move || self.run())
+    }
+
+    fn run(self) {
+        while let Ok(job) = self.jobs.recv() {
+            let started = Instant::now();
+            let done = job.run(&self.backend);
+            self.times.backend_commit.observe(started.elapsed());
+            if self.inbox.send(Event::BackendDone(done)).is_err() {
+                return;
+            }
+        }
+    }
+}

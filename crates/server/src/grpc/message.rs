@@ -1,0 +1,229 @@
+//! gRPC messages on an HTTP/2 stream: five bytes of frame, then the message (gRPC over HTTP/2 specification).
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::{RecvStream, SendStream};
+
+use super::status::{Code, Status};
+use crate::service::payload::{FRAME_LEN, Payload};
+use crate::service::stream::{Gone, Inbound, Outbound};
+
+/// Reads messages off a request body.
+#[derive(Debug)]
+pub struct MessageReader {
+    body: RecvStream,
+    /// What has arrived and is not consumed; at most one message and one DATA frame.
+    buffer: BytesMut,
+    message_bytes_max: usize,
+    ended: bool,
+}
+
+impl MessageReader {
+    /// Reads from `body`, refusing messages above `message_bytes_max`.
+    pub fn new(body: RecvStream, message_bytes_max: usize) -> Self {
+        Self { body, buffer: BytesMut::new(), message_bytes_max, ended: false }
+    }
+
+    /// Reads the one message of a unary or server-streaming request.
+    pub async fn only_message(&mut self) -> Result<Bytes, Status> {
+        if let Some(message) = self.whole_frame_message().await? {
+            return Ok(message);
+        }
+        // grpc-go answers a body that ends without a message so.
+        self.message().await?.ok_or(Status::fixed(Code::Internal, "EOF"))
+    }
+
+    /// The usual case without a copy: one DATA frame that holds exactly one message.
+    async fn whole_frame_message(&mut self) -> Result<Option<Bytes>, Status> {
+        let Some(mut data) = self.data().await? else { return Ok(None) };
+        if let Some((0, len)) = frame_of(&data)
+            && data.len() == FRAME_LEN + len
+            && len <= self.message_bytes_max
+        {
+            data.advance(FRAME_LEN);
+            return Ok(Some(data));
+        }
+        self.buffer.extend_from_slice(&data);
+        Ok(None)
+    }
+
+    /// Waits for the next DATA frame and opens the window again by its length.
+    async fn data(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.ended {
+            return Ok(None);
+        }
+        match poll_fn(|context| self.body.poll_data(context)).await {
+            Some(Ok(data)) => {
+                // Fails only on a stream that is closed already, which the next poll reports.
+                drop(self.body.flow_control().release_capacity(data.len()));
+                Ok(Some(data))
+            }
+            Some(Err(_reset)) => Err(super::error::CANCELED),
+            None => {
+                self.ended = true;
+                Ok(None)
+            }
+        }
+    }
+
+    fn take_buffered(&mut self) -> Result<Option<Bytes>, Status> {
+        let Some((flag, len)) = frame_of(&self.buffer) else { return Ok(None) };
+        check_frame(flag, len, self.message_bytes_max)?;
+        if self.buffer.len() < FRAME_LEN + len {
+            return Ok(None);
+        }
+        self.buffer.advance(FRAME_LEN);
+        Ok(Some(self.buffer.split_to(len).freeze()))
+    }
+}
+
+impl Inbound for MessageReader {
+    async fn message(&mut self) -> Result<Option<Bytes>, Status> {
+        loop {
+            if let Some(message) = self.take_buffered()? {
+                return Ok(Some(message));
+            }
+            match self.data().await? {
+                Some(data) => self.buffer.extend_from_slice(&data),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(Status::fixed(Code::Internal, "unexpected EOF")),
+            }
+        }
+    }
+}
+
+/// Returns flag and length of the message that begins `data`, if its frame is complete.
+fn frame_of(data: &[u8]) -> Option<(u8, usize)> {
+    let (frame, _) = data.split_first_chunk::<FRAME_LEN>()?;
+    let [flag, a, b, c, d] = *frame;
+    Some((flag, u32::from_be_bytes([a, b, c, d]) as usize))
+}
+
+fn check_frame(flag: u8, len: usize, max: usize) -> Result<(), Status> {
+    match flag {
+        0 => {}
+        1 => {
+            return Err(Status::fixed(
+                Code::Internal,
+                "grpc: compressed flag set with identity or empty encoding",
+            ));
+        }
+        other => {
+            return Err(Status::new(
+                Code::Internal,
+                format!("grpc: received unexpected payload format {other}"),
+            ));
+        }
+    }
+    if len > max {
+        return Err(Status::new(
+            Code::ResourceExhausted,
+            format!("grpc: received message larger than max ({len} vs. {max})"),
+        ));
+    }
+    Ok(())
+}
+
+/// Writes messages to a response body.
+#[derive(Debug)]
+pub struct MessageWriter {
+    stream: SendStream<Bytes>,
+}
+
+/// A message up to this size is handed over without waiting for window: it fits the windows that clients open with,
+/// and at most one such message per stream can be in the connection's send buffer.
+const UNPACED_BYTES_MAX: usize = 16 << 10;
+
+impl MessageWriter {
+    /// Writes to `stream`, whose headers are sent.
+    pub fn new(stream: SendStream<Bytes>) -> Self {
+        Self { stream }
+    }
+
+    /// Sends the one message of a unary response.
+    pub async fn send_only(&mut self, mut payload: Payload) -> Result<(), Gone> {
+        while let Some(piece) = payload.next_piece() {
+            if piece.len() <= UNPACED_BYTES_MAX {
+                self.stream.send_data(piece, false).map_err(gone)?;
+            } else {
+                self.send_paced(piece).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends `piece` as fast as the client opens its window.
+    async fn send_paced(&mut self, mut piece: Bytes) -> Result<(), Gone> {
+        while !piece.is_empty() {
+            self.stream.reserve_capacity(piece.len());
+            let capacity = match poll_fn(|context| self.stream.poll_capacity(context)).await {
+                Some(Ok(capacity)) => capacity.min(piece.len()),
+                Some(Err(_)) | None => return Err(Gone),
+            };
+            if capacity > 0 {
+                self.stream.send_data(piece.split_to(capacity), false).map_err(gone)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the call.
+    pub fn finish(mut self, trailers: http::HeaderMap) {
+        // A client that is gone needs no trailers.
+        drop(self.stream.send_trailers(trailers));
+    }
+}
+
+impl Outbound for MessageWriter {
+    async fn send(&mut self, mut payload: Payload) -> Result<(), Gone> {
+        while let Some(piece) = payload.next_piece() {
+            self.send_paced(piece).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_all(&mut self, payloads: &mut Vec<Payload>) -> Result<(), Gone> {
+        if let [_only] = &payloads[..]
+            && let Some(payload) = payloads.pop()
+        {
+            return self.send(payload).await;
+        }
+        let mut joined = BytesMut::new();
+        for mut payload in payloads.drain(..) {
+            while let Some(piece) = payload.next_piece() {
+                joined.extend_from_slice(&piece);
+            }
+        }
+        self.send_paced(joined.freeze()).await
+    }
+
+    async fn gone(&mut self) {
+        poll_fn(|context| match self.stream.poll_reset(context) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "a map_err function")]
+fn gone(_closed: h2::Error) -> Gone {
+    Gone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_refused_as_grpc_go_does() {
+        assert_eq!(check_frame(0, 10, 10), Ok(()));
+        let status = check_frame(0, 11, 10).expect_err("too large");
+        assert_eq!(status.code, Code::ResourceExhausted);
+        assert_eq!(status.message, "grpc: received message larger than max (11 vs. 10)");
+        assert_eq!(check_frame(1, 1, 10).expect_err("compressed").code, Code::Internal);
+        assert_eq!(check_frame(7, 1, 10).expect_err("unknown flag").code, Code::Internal);
+    }
+}

@@ -1,0 +1,261 @@
+//! What the member offers to clients, as plain functions from requests to answers.
+//!
+//! Services know no transport: doors hand them encoded messages and take payloads back, one at a time
+//! ([`Services::unary`]) or over the two ends of a stream ([`stream`]). One [`Services`] belongs to each serving thread.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use proto::etcdserverpb::ResponseHeader;
+
+use crate::grpc::error;
+use crate::grpc::method::Method;
+use crate::grpc::status::{Code, Status};
+use crate::handle::Handle;
+use crate::metrics::Metrics;
+use payload::Payload;
+use stream::{Inbound, Outbound};
+
+pub mod answer;
+mod caller;
+pub mod check;
+mod cluster;
+mod election;
+mod health;
+mod kv;
+mod lease;
+mod lock;
+mod maintenance;
+pub mod payload;
+mod propose;
+mod range_stream;
+mod snapshot;
+pub mod stream;
+mod sync;
+mod watch;
+
+pub use caller::Caller;
+pub use maintenance::storage_version;
+pub use watch::Watches;
+
+/// Bounds on what clients may ask for; all are flags.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest encoded log request (`--max-request-bytes`).
+    pub request_bytes_max: usize,
+    /// Largest message a door takes: `request_bytes_max` and 512 KiB.
+    pub message_bytes_max: usize,
+    /// Operations in a transaction (`--max-txn-ops`).
+    pub txn_ops_max: usize,
+    /// Streams per connection (`--max-concurrent-streams`).
+    pub concurrent_streams_max: u32,
+    /// Shortest time between a client's pings, zero for any (`--grpc-keepalive-min-time`).
+    pub ping_interval_min: Duration,
+    /// Idle time after which the server pings, zero for never (`--grpc-keepalive-interval`).
+    pub keepalive_interval: Duration,
+    /// Time a client has to answer that ping (`--grpc-keepalive-timeout`).
+    pub keepalive_timeout: Duration,
+    /// Bytes of undelivered answers per watch stream (`--watch-buffer-bytes`).
+    pub watch_buffer_bytes: usize,
+    /// Time between periodic progress notifications (`--watch-progress-notify-interval`).
+    pub watch_progress_interval: Duration,
+    /// Time without a leader before an election (`--election-timeout`).
+    pub election_timeout: Duration,
+    /// Bytes of live data the store may hold, as `Status` reports it (`--quota-backend-bytes`; 0 became 2 GiB).
+    pub quota_bytes: i64,
+}
+
+/// Who we are; fixed for the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster's id.
+    pub cluster_id: u64,
+    /// This member's id.
+    pub member_id: u64,
+}
+
+/// All services of one serving thread.
+#[derive(Debug)]
+pub struct Services {
+    handle: Handle,
+    identity: Identity,
+    limits: Arc<Limits>,
+    metrics: Arc<Metrics>,
+    watches: RefCell<Watches>,
+}
+
+impl Services {
+    /// Makes the services of the thread that owns `handle`.
+    pub fn new(
+        handle: Handle,
+        identity: Identity,
+        limits: Arc<Limits>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let watches = RefCell::new(Watches::new(handle.reader().clone(), &limits));
+        Self { handle, identity, limits, metrics, watches }
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The process's metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The way to the node.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// What the member knows of its cluster.
+    pub fn cluster(&self) -> Arc<machine::membership::Membership> {
+        self.handle.reader().membership()
+    }
+
+    /// Tells of a read that failed for a reason of our own, and returns what the client is told.
+    fn read_fault(&self, fault: &machine::Fault) -> Status {
+        tracing::error!(error = %fault, "a read of the backend failed");
+        self.metrics.read_failed();
+        Status::new(Code::Internal, format!("etcdserver: {fault}"))
+    }
+
+    /// Fills a response header for an answer at `revision`.
+    fn header(&self, revision: i64) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.identity.cluster_id,
+            member_id: self.identity.member_id,
+            revision,
+            raft_term: self.handle.gate().term(),
+        }
+    }
+
+    /// Serves a unary method.
+    pub async fn unary(
+        self: &Rc<Self>,
+        method: Method,
+        caller: &Caller,
+        message: Bytes,
+    ) -> Result<Payload, Status> {
+        self.admit(method, caller)?;
+        match method {
+            Method::Range => self.range(decode(message)?).await,
+            Method::Put => self.put(decode(message)?).await,
+            Method::DeleteRange => self.delete_range(decode(message)?).await,
+            Method::Txn => self.txn(decode(message)?).await,
+            Method::Compact => self.compact(decode(message)?).await,
+            Method::LeaseGrant => self.lease_grant(decode(message)?).await,
+            Method::LeaseRevoke => self.lease_revoke(decode(message)?).await,
+            Method::LeaseTimeToLive => self.lease_time_to_live(decode(message)?).await,
+            Method::LeaseLeases => self.lease_leases().await,
+            Method::MemberList => self.member_list(decode(message)?).await,
+            Method::Alarm => self.alarm(decode(message)?).await,
+            Method::StatusOf => Ok(self.status()),
+            Method::Defragment => self.defragment().await,
+            Method::Hash => self.hash().await,
+            Method::HashKv => self.hash_kv(decode(message)?).await,
+            Method::MoveLeader => self.move_leader(&decode(message)?),
+            Method::Downgrade => self.downgrade(decode(message)?).await,
+            Method::Lock => self.lock(decode(message)?).await,
+            Method::Unlock => self.unlock(decode(message)?).await,
+            Method::Campaign => self.campaign(decode(message)?).await,
+            Method::Proclaim => self.proclaim(decode(message)?).await,
+            Method::Leader => self.leader(decode(message)?).await,
+            Method::Resign => self.resign(decode(message)?).await,
+            Method::HealthCheck => self.health_check(&decode(message)?),
+            Method::HealthList => Ok(self.health_list()),
+            Method::MemberAdd
+            | Method::MemberRemove
+            | Method::MemberUpdate
+            | Method::MemberPromote
+            | Method::AuthEnable
+            | Method::AuthDisable
+            | Method::AuthStatus
+            | Method::Authenticate
+            | Method::UserAdd
+            | Method::UserGet
+            | Method::UserList
+            | Method::UserDelete
+            | Method::UserChangePassword
+            | Method::UserGrantRole
+            | Method::UserRevokeRole
+            | Method::RoleAdd
+            | Method::RoleGet
+            | Method::RoleList
+            | Method::RoleDelete
+            | Method::RoleGrantPermission
+            | Method::RoleRevokePermission => Err(not_built(method)),
+            Method::RangeStream
+            | Method::Watch
+            | Method::LeaseKeepAlive
+            | Method::Snapshot
+            | Method::Observe
+            | Method::HealthWatch => unreachable!("{} is no unary method", method.path()),
+        }
+    }
+
+    /// Serves a method that answers one request with many messages.
+    pub async fn server_stream(
+        self: &Rc<Self>,
+        method: Method,
+        caller: &Caller,
+        message: Bytes,
+        out: &mut impl Outbound,
+    ) -> Result<(), Status> {
+        self.admit(method, caller)?;
+        match method {
+            Method::RangeStream => self.range_stream(decode(message)?, out).await,
+            Method::Snapshot => self.snapshot(out).await,
+            Method::Observe => self.observe(decode(message)?, out).await,
+            Method::HealthWatch => self.health_watch(&decode(message)?, out).await,
+            _ => unreachable!("{} is no server-streaming method", method.path()),
+        }
+    }
+
+    /// Serves a method with messages both ways.
+    pub async fn bidi_stream(
+        self: &Rc<Self>,
+        method: Method,
+        caller: &Caller,
+        inbound: impl Inbound,
+        out: &mut impl Outbound,
+    ) -> Result<(), Status> {
+        self.admit(method, caller)?;
+        match method {
+            Method::Watch => self.watch(caller, inbound, out).await,
+            Method::LeaseKeepAlive => self.lease_keep_alive(inbound, out).await,
+            _ => unreachable!("{} is no bidirectional method", method.path()),
+        }
+    }
+
+    /// The gates that every call passes (`spec/grpc-api.md` §3.3).
+    fn admit(&self, method: Method, caller: &Caller) -> Result<(), Status> {
+        self.metrics.client_requests(method.kind(), caller.api_version());
+        if caller.requires_leader() && self.handle.gate().leader() == 0 {
+            return Err(error::NO_LEADER);
+        }
+        Ok(())
+    }
+}
+
+/// Methods whose feature is not built yet say so.
+fn not_built(method: Method) -> Status {
+    Status::new(
+        Code::Unimplemented,
+        format!("method {} of service {} is not built yet", method.name(), method.service()),
+    )
+}
+
+/// Decodes a request; the text of a failure is grpc-go's up to the decoder's own words.
+fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
+    M::decode(message).map_err(|error| {
+        Status::new(Code::Internal, format!("grpc: error unmarshalling request: proto: {error}"))
+    })
+}

@@ -1,0 +1,221 @@
+//! Checks of key-value requests before anything else happens to them (`spec/grpc-api.md` §4).
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use proto::etcdserverpb::{
+    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request, request_op,
+};
+
+use crate::grpc::error;
+use crate::grpc::status::Status;
+
+/// Checks a range.
+pub fn range(request: &RangeRequest) -> Result<(), Status> {
+    if request.key.is_empty() {
+        return Err(error::EMPTY_KEY);
+    }
+    if range_request::SortOrder::try_from(request.sort_order).is_err()
+        || range_request::SortTarget::try_from(request.sort_target).is_err()
+    {
+        return Err(error::INVALID_SORT_OPTION);
+    }
+    Ok(())
+}
+
+/// Checks what `RangeStream` adds: it streams in key order and without filters.
+pub fn range_stream(request: &RangeRequest) -> Result<(), Status> {
+    range(request)?;
+    let by_key = request.sort_target() == range_request::SortTarget::Key;
+    let natural = match request.sort_order() {
+        range_request::SortOrder::None | range_request::SortOrder::Ascend => by_key,
+        range_request::SortOrder::Descend => false,
+    };
+    if !natural {
+        return Err(error::RANGE_STREAM_SORT);
+    }
+    let bounds = [
+        request.min_mod_revision,
+        request.max_mod_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    ];
+    if bounds.iter().any(|bound| *bound != 0) {
+        return Err(error::RANGE_STREAM_FILTER);
+    }
+    Ok(())
+}
+
+/// Checks a put.
+pub fn put(request: &PutRequest) -> Result<(), Status> {
+    if request.key.is_empty() {
+        return Err(error::EMPTY_KEY);
+    }
+    if request.ignore_value && !request.value.is_empty() {
+        return Err(error::VALUE_PROVIDED);
+    }
+    if request.ignore_lease && request.lease != 0 {
+        return Err(error::LEASE_PROVIDED);
+    }
+    Ok(())
+}
+
+/// Checks a deletion.
+pub fn delete_range(request: &DeleteRangeRequest) -> Result<(), Status> {
+    if request.key.is_empty() { Err(error::EMPTY_KEY) } else { Ok(()) }
+}
+
+/// Checks a transaction and all inside it against `ops_max`, then for keys it would change twice.
+pub fn txn(request: &TxnRequest, ops_max: usize) -> Result<(), Status> {
+    txn_shape(request, ops_max)?;
+    overlaps(&request.success)?;
+    overlaps(&request.failure)?;
+    Ok(())
+}
+
+fn txn_shape(request: &TxnRequest, ops_max: usize) -> Result<(), Status> {
+    let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
+    if ops > ops_max {
+        return Err(error::TOO_MANY_OPS);
+    }
+    if request.compare.iter().any(|compare| compare.key.is_empty()) {
+        return Err(error::EMPTY_KEY);
+    }
+    for op in request.success.iter().chain(&request.failure) {
+        match &op.request {
+            None => return Err(error::KEY_NOT_FOUND),
+            Some(request_op::Request::RequestRange(request)) => range(request)?,
+            Some(request_op::Request::RequestPut(request)) => put(request)?,
+            Some(request_op::Request::RequestDeleteRange(request)) => delete_range(request)?,
+            Some(request_op::Request::RequestTxn(request)) => txn_shape(request, ops_max - ops)?,
+        }
+    }
+    Ok(())
+}
+
+/// The keys a branch puts and the intervals it deletes.
+#[derive(Debug, Default)]
+struct Changes {
+    puts: BTreeSet<Bytes>,
+    deletes: Vec<Interval>,
+}
+
+#[derive(Debug, Clone)]
+struct Interval {
+    start: Bytes,
+    /// Empty: the single key `start`. Taken literally otherwise, also `\0` (etcd's own oddity, §4.5).
+    end: Bytes,
+}
+
+impl Interval {
+    fn holds(&self, key: &Bytes) -> bool {
+        if self.end.is_empty() { *key == self.start } else { self.start <= *key && *key < self.end }
+    }
+}
+
+impl Changes {
+    /// Adds a put, unless the branch changes its key already.
+    fn put(&mut self, key: Bytes) -> Result<(), Status> {
+        if self.deletes.iter().any(|interval| interval.holds(&key)) || !self.puts.insert(key) {
+            return Err(error::DUPLICATE_KEY);
+        }
+        Ok(())
+    }
+}
+
+/// Finds keys that one branch would change twice; order of the checks, and what they miss, as in etcd.
+fn overlaps(ops: &[RequestOp]) -> Result<Changes, Status> {
+    let mut changes = Changes::default();
+    for op in ops {
+        if let Some(request_op::Request::RequestDeleteRange(request)) = &op.request {
+            changes.deletes.push(Interval {
+                start: request.key.clone(),
+                end: request.range_end.clone(),
+            });
+        }
+    }
+    for op in ops {
+        if let Some(request_op::Request::RequestTxn(request)) = &op.request {
+            // Either branch may be taken: both count, and the same key in both is fine.
+            let then = overlaps(&request.success)?;
+            let otherwise = overlaps(&request.failure)?;
+            for key in then.puts.union(&otherwise.puts) {
+                changes.put(key.clone())?;
+            }
+            changes.deletes.extend(then.deletes);
+            changes.deletes.extend(otherwise.deletes);
+        }
+    }
+    for op in ops {
+        if let Some(request_op::Request::RequestPut(request)) = &op.request {
+            changes.put(request.key.clone())?;
+        }
+    }
+    Ok(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put_op(key: &'static str) -> RequestOp {
+        let put = PutRequest { key: key.into(), ..PutRequest::default() };
+        RequestOp { request: Some(request_op::Request::RequestPut(put)) }
+    }
+
+    fn delete_op(key: &'static str, range_end: &'static str) -> RequestOp {
+        let delete = DeleteRangeRequest {
+            key: key.into(),
+            range_end: range_end.into(),
+            ..DeleteRangeRequest::default()
+        };
+        RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) }
+    }
+
+    fn txn_op(success: Vec<RequestOp>, failure: Vec<RequestOp>) -> RequestOp {
+        let txn = TxnRequest { success, failure, ..TxnRequest::default() };
+        RequestOp { request: Some(request_op::Request::RequestTxn(txn)) }
+    }
+
+    fn checked(success: Vec<RequestOp>) -> Result<(), Status> {
+        txn(&TxnRequest { success, ..TxnRequest::default() }, 128)
+    }
+
+    #[test]
+    fn a_branch_changes_a_key_once() {
+        assert_eq!(checked(vec![put_op("a"), put_op("b")]), Ok(()));
+        assert_eq!(checked(vec![put_op("a"), put_op("a")]), Err(error::DUPLICATE_KEY));
+        assert_eq!(checked(vec![delete_op("a", "c"), put_op("b")]), Err(error::DUPLICATE_KEY));
+        assert_eq!(checked(vec![put_op("c"), delete_op("a", "c")]), Ok(()));
+        assert_eq!(checked(vec![delete_op("a", ""), delete_op("a", "b")]), Ok(()));
+    }
+
+    #[test]
+    fn branches_of_a_nested_txn_exclude_each_other() {
+        let either = || txn_op(vec![put_op("a")], vec![put_op("a")]);
+        assert_eq!(checked(vec![either()]), Ok(()));
+        assert_eq!(checked(vec![either(), put_op("a")]), Err(error::DUPLICATE_KEY));
+        assert_eq!(checked(vec![either(), either()]), Err(error::DUPLICATE_KEY));
+    }
+
+    #[test]
+    fn what_etcd_overlooks_is_overlooked() {
+        assert_eq!(checked(vec![delete_op("a", "\0"), put_op("b")]), Ok(()));
+        let deletes = || txn_op(vec![delete_op("a", "")], vec![]);
+        let puts = || txn_op(vec![put_op("a")], vec![]);
+        assert_eq!(checked(vec![puts(), deletes()]), Ok(()));
+        assert_eq!(checked(vec![deletes(), puts()]), Err(error::DUPLICATE_KEY));
+        let one_each = txn_op(vec![put_op("a")], vec![delete_op("a", "")]);
+        assert_eq!(checked(vec![one_each]), Ok(()));
+    }
+
+    #[test]
+    fn nested_transactions_share_the_allowance_with_their_parents_only() {
+        let leaf = || txn_op(vec![put_op("a")], vec![]);
+        let request = |ops| TxnRequest { success: ops, ..TxnRequest::default() };
+        assert_eq!(txn(&request(vec![leaf()]), 2), Ok(()));
+        assert_eq!(txn(&request(vec![leaf()]), 1), Err(error::TOO_MANY_OPS));
+        let empty = RequestOp { request: None };
+        assert_eq!(txn(&request(vec![empty]), 1), Err(error::KEY_NOT_FOUND));
+    }
+}

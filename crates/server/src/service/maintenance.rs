@@ -1,0 +1,198 @@
+//! The Maintenance service (`spec/grpc-api.md` §8), save the snapshot stream.
+
+use std::time::Duration;
+
+use machine::membership::{Membership, Version};
+use proto::etcdserverpb::{
+    AlarmRequest, AlarmType, DefragmentResponse, DowngradeInfo, DowngradeRequest,
+    DowngradeResponse, HashKvRequest, HashKvResponse, HashResponse, InternalRaftRequest,
+    MoveLeaderRequest, MoveLeaderResponse, StatusResponse, alarm_request, downgrade_request,
+};
+
+use super::Services;
+use super::payload::Payload;
+use crate::ETCD_VERSION;
+use crate::grpc::error;
+use crate::grpc::status::{Code, Status};
+
+/// How often a caller that waits for a physical compaction looks again.
+const COMPACTION_POLL: Duration = Duration::from_millis(5);
+
+impl Services {
+    pub(super) async fn alarm(&self, request: AlarmRequest) -> Result<Payload, Status> {
+        self.propose_and_answer(InternalRaftRequest {
+            alarm: Some(request),
+            ..InternalRaftRequest::default()
+        })
+        .await
+    }
+
+    /// Refuses a request that would exceed the quota, and raises the alarm that says so to the whole cluster.
+    pub(super) async fn check_space(&self, cost: u64) -> Result<(), Status> {
+        if self.handle.reader().has_room(cost) {
+            return Ok(());
+        }
+        let activate = AlarmRequest {
+            action: alarm_request::AlarmAction::Activate.into(),
+            member_id: self.identity.member_id,
+            alarm: AlarmType::Nospace.into(),
+        };
+        let request =
+            InternalRaftRequest { alarm: Some(activate), ..InternalRaftRequest::default() };
+        if let Err(status) = self.propose(request).await {
+            tracing::warn!(%status, "failed to activate alarm");
+        }
+        Err(error::NO_SPACE)
+    }
+
+    pub(super) fn status(&self) -> Payload {
+        let gate = self.handle.gate();
+        let reader = self.handle.reader();
+        let cluster = self.cluster();
+        let sizes = reader.sizes();
+        let mut errors = Vec::new();
+        if gate.leader() == 0 {
+            errors.push(error::NO_LEADER.message.into_owned());
+        }
+        errors.extend(reader.alarms().iter().map(|alarm| {
+            format!("memberID:{} alarm:{} ", alarm.member_id, alarm.alarm().as_str_name())
+        }));
+        Payload::of(&StatusResponse {
+            header: Some(self.header(reader.revision())),
+            version: ETCD_VERSION.to_owned(),
+            db_size: sizes.physical.cast_signed(),
+            db_size_in_use: sizes.in_use.cast_signed(),
+            db_size_quota: self.limits.quota_bytes,
+            leader: gate.leader(),
+            raft_index: gate.commit_index(),
+            raft_term: gate.term(),
+            raft_applied_index: gate.applied_index(),
+            errors,
+            is_learner: gate.is_learner(),
+            storage_version: storage_version(&cluster).map_or_else(String::new, |v| v.to_string()),
+            downgrade_info: Some(DowngradeInfo {
+                enabled: cluster.downgrade.is_enabled,
+                target_version: cluster.downgrade.target_version.clone(),
+            }),
+        })
+    }
+
+    /// Gives unused space of the backend file back; reads and writes go on meanwhile.
+    pub(super) async fn defragment(&self) -> Result<Payload, Status> {
+        let backend = self.handle.backend().clone();
+        let started = std::time::Instant::now();
+        tracing::info!("starting defragment");
+        self.blocking(move || Ok(backend.defragment()?)).await?;
+        let took = started.elapsed();
+        self.metrics.disk.defragment.observe(took);
+        tracing::info!(?took, "finished defragment");
+        // etcd answers without a header.
+        Ok(Payload::of(&DefragmentResponse::default()))
+    }
+
+    pub(super) async fn hash(&self) -> Result<Payload, Status> {
+        let reader = self.handle.reader().clone();
+        let (hash, revision) = self.blocking(move || reader.hash()).await?;
+        Ok(Payload::of(&HashResponse { header: Some(self.header(revision)), hash }))
+    }
+
+    pub(super) async fn hash_kv(&self, request: HashKvRequest) -> Result<Payload, Status> {
+        let reader = self.handle.reader().clone();
+        let (found, revision) = self.blocking(move || reader.hash_kv(request.revision)).await?;
+        Ok(Payload::of(&HashKvResponse {
+            header: Some(self.header(revision)),
+            hash: found.hash,
+            compact_revision: found.compact_revision,
+            hash_revision: found.revision,
+        }))
+    }
+
+    /// Waits until the physical pass of the compaction at `revision` is durable here.
+    pub(super) async fn compacted(&self, revision: i64) -> Result<(), Status> {
+        while self.handle.reader().finished_compaction() < revision {
+            if self.handle.has_ended() {
+                return Err(error::STOPPED);
+            }
+            tokio::time::sleep(COMPACTION_POLL).await;
+        }
+        Ok(())
+    }
+
+    /// A lone voter leads, and there is nobody to lead instead.
+    pub(super) fn move_leader(&self, request: &MoveLeaderRequest) -> Result<Payload, Status> {
+        let gate = self.handle.gate();
+        if !gate.is_leader() {
+            return Err(error::NOT_LEADER);
+        }
+        if request.target_id == self.identity.member_id {
+            return Ok(Payload::of(&MoveLeaderResponse::default()));
+        }
+        Err(error::BAD_LEADER_TRANSFEREE)
+    }
+
+    pub(super) async fn downgrade(&self, request: DowngradeRequest) -> Result<Payload, Status> {
+        use downgrade_request::DowngradeAction;
+        let action = DowngradeAction::try_from(request.action)
+            .map_err(|_unknown| error::UNKNOWN_METHOD)?;
+        match action {
+            DowngradeAction::Validate => {
+                self.handle.read_index().await?;
+                let version = self.downgrade_target(&request.version)?;
+                self.downgrade_answer(version)
+            }
+            // A member that speaks one version only cannot serve the one below.
+            DowngradeAction::Enable => {
+                self.handle.read_index().await?;
+                self.downgrade_target(&request.version)?;
+                Err(Status::fixed(
+                    Code::Unimplemented,
+                    "downgrading the cluster is not built yet: this member speaks one version",
+                ))
+            }
+            DowngradeAction::Cancel => {
+                let version = self.cluster_version()?;
+                self.downgrade_answer(version)
+            }
+        }
+    }
+
+    /// Checks a target and returns the cluster's version.
+    fn downgrade_target(&self, text: &str) -> Result<Version, Status> {
+        let target = parse_target(text).ok_or(error::WRONG_DOWNGRADE_VERSION_FORMAT)?;
+        let cluster = self.cluster_version()?;
+        let one_below = cluster.minor.checked_sub(1).map(|minor| (cluster.major, minor));
+        if one_below != Some(target) {
+            return Err(error::INVALID_DOWNGRADE_TARGET_VERSION);
+        }
+        if self.cluster().downgrade.is_enabled {
+            return Err(error::DOWNGRADE_IN_PROCESS);
+        }
+        Ok(cluster)
+    }
+
+    fn cluster_version(&self) -> Result<Version, Status> {
+        self.cluster().cluster_version.ok_or(error::CLUSTER_VERSION_UNAVAILABLE)
+    }
+
+    fn downgrade_answer(&self, version: Version) -> Result<Payload, Status> {
+        Ok(Payload::of(&DowngradeResponse {
+            header: Some(self.header(self.handle.reader().revision())),
+            version: format!("{}.{}", version.major, version.minor),
+        }))
+    }
+}
+
+/// The version of the store's layout: the cluster's, once it is decided.
+pub fn storage_version(cluster: &Membership) -> Option<Version> {
+    cluster.cluster_version
+}
+
+/// Parses `X.Y` or `X.Y.Z` and returns the first two numbers.
+fn parse_target(text: &str) -> Option<(u64, u64)> {
+    let numbers: Vec<u64> =
+        text.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    match numbers[..] {
+        [major, minor] | [major, minor, _] => Some((major, minor)),
+        _ => None,
+    }
+}

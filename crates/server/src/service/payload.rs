@@ -1,0 +1,110 @@
+//! An encoded response message on its way to a door.
+//!
+//! A payload begins with the five bytes that frame a gRPC message (flag 0, length in big endian), so that small answers
+//! leave as one buffer; the JSON gateway skips them. Large ones are produced piece by piece, only as fast as the client
+//! takes them.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+use prost::encoding::{encode_key, encode_varint, encoded_len_varint, key_len, WireType};
+
+/// Bytes of the frame that precedes a message.
+pub const FRAME_LEN: usize = 5;
+
+/// Pieces of a large answer are about this large.
+pub const PIECE_BYTES: usize = 64 << 10;
+
+/// A framed message, whole or in pieces.
+#[derive(Debug)]
+pub struct Payload {
+    source: Source,
+    message_len: usize,
+}
+
+#[derive(Debug)]
+enum Source {
+    Whole(Option<Bytes>),
+    Pieces(Box<dyn Pieces>),
+}
+
+/// Produces a framed message bit by bit.
+pub trait Pieces: std::fmt::Debug {
+    /// Returns the next bytes, about [`PIECE_BYTES`] of them, or `None` at the end.
+    fn next(&mut self) -> Option<Bytes>;
+}
+
+impl Payload {
+    /// Encodes `message`.
+    pub fn of(message: &impl Message) -> Self {
+        Self::build(message.encoded_len(), |buffer| message.encode(buffer).expect("a growable buffer takes all"))
+    }
+
+    /// Frames a message of exactly `len` bytes that `encode` writes.
+    pub fn build(len: usize, encode: impl FnOnce(&mut BytesMut)) -> Self {
+        let mut buffer = BytesMut::with_capacity(FRAME_LEN + len);
+        put_frame(&mut buffer, len);
+        encode(&mut buffer);
+        debug_assert_eq!(buffer.len(), FRAME_LEN + len, "the announced length is kept");
+        Self { source: Source::Whole(Some(buffer.freeze())), message_len: len }
+    }
+
+    /// Takes a framed message of `message_len` bytes that is produced in pieces.
+    pub fn pieces(message_len: usize, pieces: Box<dyn Pieces>) -> Self {
+        Self { source: Source::Pieces(pieces), message_len }
+    }
+
+    /// Length of the message without its frame.
+    pub fn message_len(&self) -> usize {
+        self.message_len
+    }
+
+    /// Returns the next bytes to send, or `None` when all are taken.
+    pub fn next_piece(&mut self) -> Option<Bytes> {
+        match &mut self.source {
+            Source::Whole(bytes) => bytes.take(),
+            Source::Pieces(pieces) => pieces.next(),
+        }
+    }
+
+    /// Collects the message without its frame, for doors that cannot stream.
+    pub fn into_message(mut self) -> Bytes {
+        if let Source::Whole(Some(bytes)) = &self.source {
+            return bytes.slice(FRAME_LEN..);
+        }
+        let mut all = BytesMut::new();
+        while let Some(piece) = self.next_piece() {
+            all.extend_from_slice(&piece);
+        }
+        all.freeze().slice(FRAME_LEN..)
+    }
+}
+
+/// Writes the frame of a message of `len` bytes.
+pub fn put_frame(buffer: &mut BytesMut, len: usize) {
+    buffer.put_u8(0);
+    buffer.put_u32(u32::try_from(len).expect("responses stay below 4 GiB"));
+}
+
+/// Length of a length-delimited field.
+pub fn field_len(tag: u32, len: usize) -> usize {
+    key_len(tag) + encoded_len_varint(len as u64) + len
+}
+
+/// Writes the key and length of a length-delimited field whose content follows.
+pub fn put_field(tag: u32, len: usize, buffer: &mut BytesMut) {
+    encode_key(tag, WireType::LengthDelimited, buffer);
+    encode_varint(len as u64, buffer);
+}
+
+/// Length of a varint field; 0 when it has the default value.
+pub fn varint_field_len(tag: u32, value: u64) -> usize {
+    if value == 0 { 0 } else { key_len(tag) + encoded_len_varint(value) }
+}
+
+/// Writes a varint field unless it has the default value.
+pub fn put_varint_field(tag: u32, value: u64, buffer: &mut BytesMut) {
+    if value != 0 {
+        encode_key(tag, WireType::Varint, buffer);
+        encode_varint(value, buffer);
+    }
+}

@@ -1,0 +1,117 @@
+//! From flags to what each part has to be told.
+
+use std::time::Duration;
+
+use machine::lease;
+use machine::membership::Version;
+use node::{AutoCompaction, Bootstrap, InitialMember, RaftConfig, SnapshotConfig};
+
+use crate::config::{self, BootstrapError, Config, Feature, texts};
+use crate::service::Limits;
+
+/// A door takes messages this much larger than a log request may be.
+const MESSAGE_MARGIN_BYTES: usize = 512 << 10;
+
+/// The release whose interface this is.
+const SERVER_VERSION: Version = Version::new(3, 7, 1);
+
+/// What services have to be told.
+pub fn limits(config: &Config) -> Limits {
+    let given = &config.limits;
+    Limits {
+        request_bytes_max: given.request_bytes_max,
+        message_bytes_max: given.request_bytes_max + MESSAGE_MARGIN_BYTES,
+        txn_ops_max: given.txn_ops_max,
+        concurrent_streams_max: given.concurrent_streams_max,
+        ping_interval_min: given.keepalive_interval_min.unwrap_or_default(),
+        keepalive_interval: given.keepalive_interval.unwrap_or_default(),
+        keepalive_timeout: given.keepalive_timeout.unwrap_or(Duration::MAX),
+        watch_buffer_bytes: config.memory.watch_buffer_bytes,
+        watch_progress_interval: given.watch_progress_interval,
+        election_timeout: config.raft.election_timeout,
+        quota_bytes: quota(config),
+    }
+}
+
+fn quota(config: &Config) -> i64 {
+    let Some(bytes) = config.store.quota_bytes else { return -1 };
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// What the node has to be told; `unix_ms` is the time of the start.
+pub fn node(config: &Config, unix_ms: u64) -> Result<node::Config, BootstrapError> {
+    let members = config.bootstrap_members()?;
+    let owned = |urls: &[config::Url]| texts(urls).into_iter().map(str::to_owned).collect();
+    let members = members
+        .into_iter()
+        .map(|(name, urls)| InitialMember { name, peer_urls: owned(&urls) })
+        .collect();
+    Ok(node::Config {
+        name: config.name.clone(),
+        client_urls: owned(&config.urls.advertise_client),
+        data_dir: config.data_dir.clone(),
+        wal_dir: config.wal_dir.clone(),
+        wal: storage::wal::Options {
+            segments_max: config.raft.wals_max.unwrap_or(0),
+            ..Default::default()
+        },
+        bootstrap: Bootstrap { members, cluster_token: config.cluster.token.clone() },
+        raft: RaftConfig {
+            tick: config.raft.heartbeat_interval,
+            election_ticks: u32::try_from(config.raft.election_ticks()).unwrap_or(u32::MAX),
+            pre_vote: config.raft.pre_vote,
+            hasten_first_election: config.raft.initial_election_tick_advance,
+            seed: unix_ms,
+        },
+        snapshots: SnapshotConfig {
+            count: config.raft.snapshot_count,
+            catch_up_entries: config.raft.snapshot_catchup_entries,
+            ..SnapshotConfig::default()
+        },
+        proposals: node::Limits {
+            count_max: config.memory.proposals_in_flight_max,
+            bytes_max: config.memory.proposals_in_flight_bytes_max,
+        },
+        auto_compaction: match config.store.auto_compaction {
+            config::AutoCompaction::Off => AutoCompaction::Off,
+            config::AutoCompaction::Periodic(period) => AutoCompaction::Periodic(period),
+            config::AutoCompaction::Revisions(kept) => AutoCompaction::Revision(kept),
+        },
+        machine: machine(config),
+        backend: backend(config),
+        unix_ms,
+    })
+}
+
+fn machine(config: &Config) -> machine::Options {
+    let heartbeat = config.raft.heartbeat_interval;
+    let ticks = u32::try_from(config.raft.election_ticks()).unwrap_or(u32::MAX);
+    let ttl_min = (heartbeat * (3 * ticks / 2)).as_millis().div_ceil(1000);
+    machine::Options {
+        cache_bytes: config.memory.value_cache_bytes as u64,
+        tail_bytes_max: config.memory.write_behind_bytes,
+        quota_bytes: quota(config),
+        compaction_batch: config.store.compaction_batch_limit,
+        learners_max: config.cluster.learners_max,
+        server_version: SERVER_VERSION,
+        lease: lease::Options {
+            ttl_min: i64::try_from(ttl_min).unwrap_or(i64::MAX),
+            clock_step: heartbeat,
+            revoke_retry: config.raft.request_timeout(),
+            checkpoints: config.features.is_enabled(Feature::LeaseCheckpoint),
+        },
+    }
+}
+
+fn backend(config: &Config) -> node::BackendConfig {
+    let defaults = node::BackendConfig::default();
+    node::BackendConfig {
+        options: storage::backend::Options {
+            cache_bytes: config.memory.engine_cache_bytes as u64,
+            ..storage::backend::Options::default()
+        },
+        commit_interval: config.store.batch_interval.unwrap_or(defaults.commit_interval),
+        commit_bytes: defaults.commit_bytes.min(config.memory.write_behind_bytes / 2),
+        compaction_pause: config.store.compaction_sleep_interval,
+    }
+}

@@ -1,0 +1,195 @@
+//! One accepted socket: TLS if asked for, then HTTP/2 or HTTP/1.1 by what the client says first.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use crate::drain::Draining;
+use crate::grpc;
+use crate::http;
+use crate::serve::Service;
+use crate::service::Services;
+
+/// What an HTTP/2 client sends first (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// An accepted socket on its way to a serving thread's runtime.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP, with the client's address.
+    Tcp(std::net::TcpStream, SocketAddr),
+    /// A Unix domain socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// Serves one socket to its end.
+pub async fn connection(
+    socket: Socket,
+    service: Service,
+    services: Rc<Services>,
+    draining: Draining,
+) {
+    let served = match socket {
+        Socket::Tcp(stream, address) => match tokio::net::TcpStream::from_std(stream) {
+            Ok(stream) => secured(stream, &address, service, services, draining).await,
+            Err(error) => Err(error),
+        },
+        Socket::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
+            Ok(stream) => secured(stream, &"@", service, services, draining).await,
+            Err(error) => Err(error),
+        },
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+async fn secured<T>(
+    stream: T,
+    remote: &dyn std::fmt::Display,
+    service: Service,
+    services: Rc<Services>,
+    draining: Draining,
+) -> io::Result<()>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let Some(tls) = &service.tls else {
+        return negotiated(stream, &service, services, draining).await;
+    };
+    match tls.accept(stream, &remote).await {
+        Some(stream) => negotiated(stream, &service, services, draining).await,
+        None => Ok(()),
+    }
+}
+
+/// Tells HTTP/2 from HTTP/1.1 by the first bytes and serves either, if the listener has it.
+async fn negotiated<T>(
+    mut stream: T,
+    service: &Service,
+    services: Rc<Services>,
+    draining: Draining,
+) -> io::Result<()>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let first = tokio::select! {
+        first = first_bytes(&mut stream) => first?,
+        () = draining.clone().wait() => return Ok(()),
+    };
+    let is_http2 = first.starts_with(PREFACE);
+    let stream = Prefixed { first, stream };
+    match &service.pages {
+        Some(pages) if !is_http2 => {
+            http::serve(stream, services, std::sync::Arc::clone(pages), draining).await
+        }
+        _ if is_http2 => {
+            // In plain text every HTTP/2 connection is gRPC; under TLS pages are reached over it too.
+            let pages = service.pages.clone().filter(|_| service.tls.is_some() || !service.grpc);
+            grpc::connection::serve(stream, services, pages, draining).await;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads until the preface is complete or cannot be one any more.
+async fn first_bytes<T: AsyncRead + Unpin>(stream: &mut T) -> io::Result<Bytes> {
+    let mut first = BytesMut::with_capacity(PREFACE.len());
+    while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+        let mut rest = (&mut *stream).take((PREFACE.len() - first.len()) as u64);
+        if rest.read_buf(&mut first).await? == 0 {
+            break;
+        }
+    }
+    Ok(first.freeze())
+}
+
+/// A stream whose first bytes were read already.
+#[derive(Debug)]
+struct Prefixed<T> {
+    first: Bytes,
+    stream: T,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Prefixed<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let taken = self.first.len().min(out.remaining());
+            out.put_slice(&self.first[..taken]);
+            self.first.advance(taken);
+            if out.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            // What else is there joins; what is not there is no reason to wait.
+            return match Pin::new(&mut self.stream).poll_read(context, out) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
+            };
+        }
+        ready!(Pin::new(&mut self.stream).poll_read(context, out))?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Prefixed<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+    }
+
+    #[test]
+    fn http_1_is_told_from_http_2_and_no_byte_is_lost() {
+        block_on(async {
+            for text in [&b"GET /health HTTP/1.1\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nframes", b"PRI", b""] {
+                let mut stream = text;
+                let first = first_bytes(&mut stream).await.expect("in memory");
+                assert_eq!(first.starts_with(PREFACE), text.starts_with(PREFACE));
+                let mut all = Vec::new();
+                Prefixed { first, stream }.read_to_end(&mut all).await.expect("in memory");
+                assert_eq!(all, text);
+            }
+        });
+    }
+}
