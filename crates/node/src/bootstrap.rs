@@ -23,8 +23,9 @@ use crate::backend_pace::BackendPace;
 use crate::compactor::Compactor;
 use crate::config::{Bootstrap, Config};
 use crate::consensus::{self, Consensus, Durable, Position};
+use crate::leadership::Leadership;
 use crate::lease_desk::LeaseDesk;
-use crate::node::{Leadership, Node, Own};
+use crate::node::{Node, Own};
 use crate::proposals::Proposals;
 use crate::reads::Reads;
 use crate::snapshots::Snapshots;
@@ -188,7 +189,8 @@ fn recover(
         return Err(Fault::unusable(database, what, REMEDY).into());
     }
     let start = marks.iter().max_by_key(|mark| mark.index).cloned().unwrap_or_default();
-    let (mut wal, recovered) = Wal::recover(Arc::clone(disk), dir, wal::Start::from(&start))?;
+    let (mut wal, recovered) =
+        Wal::recover_with(Arc::clone(disk), dir, wal::Start::from(&start), config.wal)?;
     if let Some(repair) = &recovered.repaired {
         tracing::warn!(?repair, "cut a torn tail off the log");
     }
@@ -240,7 +242,7 @@ fn form(disk: &Arc<dyn Disk>, dir: &Path, config: &Config) -> Result<Log, StartE
     let formed = Formed::new(&config.bootstrap, &config.name)?;
     let (member, cluster) = (formed.member, formed.cluster);
     let identity = Metadata { node_id: member, cluster_id: cluster };
-    let mut wal = Wal::create(Arc::clone(disk), dir, identity)?;
+    let mut wal = Wal::create_with(Arc::clone(disk), dir, identity, config.wal)?;
     let durable = formed.write(&mut wal)?;
     tracing::info!(
         member = format!("{member:x}"),

@@ -16,6 +16,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the WAL is, if not in `member/wal`.
     pub wal_dir: Option<PathBuf>,
+    /// Sizes of the WAL.
+    pub wal: storage::wal::Options,
     /// The cluster to form when there is no WAL yet; ignored otherwise.
     pub bootstrap: Bootstrap,
     /// Consensus.

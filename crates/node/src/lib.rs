@@ -14,6 +14,7 @@ mod bootstrap;
 mod compactor;
 mod consensus;
 mod gate;
+mod leadership;
 mod lease_desk;
 mod node;
 mod own_requests;

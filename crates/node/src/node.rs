@@ -7,7 +7,7 @@
 //! Invariants of what comes out: an outcome is given only for an entry that is committed and applied here; a message
 //! that promises durability, only after the WAL has confirmed it; after a fault, nothing but [`Stop::Fault`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::compactor::Compactor;
 use crate::config::{RaftConfig, SnapshotConfig};
 use crate::consensus::{self, Committed, Consensus, Role};
 use crate::gate::{Alarms, Published};
+use crate::leadership::Leadership;
 use crate::lease_desk::{Counter, LeaseDesk};
 use crate::proposals::{APPLY_LAG_MAX, Content, Proposals, Waiter};
 use crate::reads::Reads;
@@ -69,20 +70,6 @@ pub(crate) struct Own {
     pub(crate) client_urls: Vec<String>,
     pub(crate) raft: RaftConfig,
     pub(crate) snapshots: SnapshotConfig,
-}
-
-/// What is remembered of leaders and peers, to tell why something timed out.
-#[derive(Debug, Default)]
-pub(crate) struct Leadership {
-    /// Status at the end of the last burst.
-    pub(crate) term: u64,
-    pub(crate) leader: u64,
-    pub(crate) is_leader: bool,
-    pub(crate) has_committed_in_term: bool,
-    /// When the present leader was first seen.
-    elected_at: Option<Now>,
-    /// When each peer was last heard of.
-    heard: BTreeMap<u64, Now>,
 }
 
 /// Figures for metrics.
@@ -294,7 +281,8 @@ impl Node {
             match self.consensus.step(message, self.ids.next()) {
                 Ok(()) => {
                     if self.machine.membership().member(from).is_some() {
-                        self.leadership.heard.insert(from, self.now);
+                        let pause_max = self.own.raft.election_timeout();
+                        self.leadership.hear(from, self.now, pause_max);
                     }
                 }
                 Err(reason) => tracing::warn!(from, %reason, "dropped a message of a peer"),
@@ -317,71 +305,6 @@ impl Node {
         let lessor = self.machine.lessor_mut();
         let mut counter = Counter { lessor, now: self.now, revision, committed, applied };
         work(&mut self.leases, &mut counter)
-    }
-
-    /// Sees whether leadership has changed since the last time, and does what follows.
-    fn notice_leader(&mut self, effects: &mut Effects) {
-        let status = self.consensus.status();
-        let was = &mut self.leadership;
-        let has_new_leader = status.leader != was.leader || status.term != was.term;
-        let has_first_commit = status.has_committed_in_term && !was.has_committed_in_term;
-        let was_leader = was.is_leader;
-        let had_leader = was.leader;
-        was.has_committed_in_term = status.has_committed_in_term;
-        was.term = status.term;
-        was.is_leader = status.is_leader();
-        was.leader = status.leader;
-        if has_new_leader {
-            if status.leader != 0 {
-                was.elected_at = Some(self.now);
-                tracing::info!(
-                    leader = format!("{:x}", status.leader),
-                    term = status.term,
-                    "leader elected"
-                );
-            } else if had_leader != 0 {
-                tracing::warn!(
-                    leader = format!("{had_leader:x}"),
-                    term = status.term,
-                    "lost leader"
-                );
-            }
-            if had_leader != 0 && had_leader != status.leader {
-                effects.fail(self.reads.leader_changed(), Failure::LeaderChanged);
-            }
-        }
-        if has_first_commit || has_new_leader {
-            self.reads.ask_again();
-        }
-        if was_leader && !status.is_leader() {
-            self.machine.lessor_mut().demote();
-            let mut completions = Vec::new();
-            self.leases.fail_all(Failure::NotPrimary, &mut completions);
-            effects.completions.append(&mut completions);
-        }
-    }
-
-    /// Tells why a proposal that began at `since` has no outcome by now.
-    pub(crate) fn timeout_failure(&self, since: Now) -> Failure {
-        let window = 2 * self.own.raft.election_timeout();
-        if let Some(elected_at) = self.leadership.elected_at
-            && since < elected_at
-            && elected_at.0.saturating_sub(window) < since.0
-        {
-            return Failure::TimedOutLeaderFail;
-        }
-        let status = self.consensus.status();
-        let is_heard =
-            |peer: u64| self.leadership.heard.get(&peer).is_some_and(|&heard| heard > since);
-        let is_connected = if status.is_leader() {
-            let voters = self.consensus.conf_state().voters;
-            let reached =
-                voters.iter().filter(|&&voter| voter == self.own.id || is_heard(voter)).count();
-            reached > voters.len() / 2
-        } else {
-            status.leader != 0 && is_heard(status.leader)
-        };
-        if is_connected { Failure::TimedOut } else { Failure::TimedOutConnectionLost }
     }
 
     pub(crate) fn push_wal_job(&mut self, effects: &mut Effects, fill: impl FnOnce(&mut WalJob)) {

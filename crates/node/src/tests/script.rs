@@ -250,7 +250,10 @@ impl World {
         for (name, member) in &self.members {
             let Some(process) = &member.process else { continue };
             let gate = process.node.gate();
-            let leader = names.get(&gate.leader()).map_or("nobody", String::as_str);
+            let leader = match gate.leader() {
+                0 => "nobody",
+                leader => names.get(&leader).map_or("one that is gone", String::as_str),
+            };
             out += &format!("{name}: {leader} leads in term {}\n", gate.term());
         }
         out

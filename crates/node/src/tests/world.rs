@@ -101,6 +101,7 @@ fn config(name: &str) -> Config {
         client_urls: vec![format!("http://{name}:2379")],
         data_dir: data_dir(name),
         wal_dir: None,
+        wal: storage::wal::Options { segment_bytes: 1 << 16, ..Default::default() },
         bootstrap: Bootstrap { members: vec![member(1)], cluster_token: "etcd-cluster".into() },
         raft: RaftConfig { tick: TICK, seed: 1, ..RaftConfig::default() },
         snapshots: SnapshotConfig::default(),

@@ -1,0 +1,134 @@
+//! Who leads, since when, and who is heard of: what follows from a change, and why something timed out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::node::Node;
+use crate::{Effects, Failure, Now};
+
+/// What is remembered of leaders and peers.
+#[derive(Debug, Default)]
+pub(crate) struct Leadership {
+    term: u64,
+    leader: u64,
+    is_leader: bool,
+    has_committed_in_term: bool,
+    /// When the present leader was first seen.
+    elected_at: Option<Now>,
+    /// By member.
+    contacts: BTreeMap<u64, Contact>,
+}
+
+/// Since when a peer is heard of without a long pause, and when for the last time.
+#[derive(Debug, Clone, Copy)]
+struct Contact {
+    since: Now,
+    last: Now,
+}
+
+impl Leadership {
+    /// Notes that a peer was heard of. A pause of more than `pause_max` since the last time begins a new contact.
+    pub(crate) fn hear(&mut self, peer: u64, now: Now, pause_max: Duration) {
+        let contact = self.contacts.entry(peer).or_insert(Contact { since: now, last: now });
+        if now.0.saturating_sub(contact.last.0) > pause_max {
+            contact.since = now;
+        }
+        contact.last = now;
+    }
+
+    /// Tells whether a peer has been heard of from before `since` until now.
+    fn is_heard(&self, peer: u64, since: Now, now: Now, pause_max: Duration) -> bool {
+        self.contacts.get(&peer).is_some_and(|contact| {
+            contact.since <= since && now.0.saturating_sub(contact.last.0) <= pause_max
+        })
+    }
+}
+
+impl Node {
+    /// Sees whether leadership has changed since the last time, and does what follows.
+    pub(crate) fn notice_leader(&mut self, effects: &mut Effects) {
+        let status = self.consensus.status();
+        let was = &mut self.leadership;
+        let has_new_leader = status.leader != was.leader || status.term != was.term;
+        let has_first_commit = status.has_committed_in_term && !was.has_committed_in_term;
+        let was_leader = was.is_leader;
+        let had_leader = was.leader;
+        was.has_committed_in_term = status.has_committed_in_term;
+        was.term = status.term;
+        was.is_leader = status.is_leader();
+        was.leader = status.leader;
+        if has_new_leader {
+            if status.leader != 0 {
+                was.elected_at = Some(self.now);
+                tracing::info!(
+                    leader = format!("{:x}", status.leader),
+                    term = status.term,
+                    "leader elected"
+                );
+            } else if had_leader != 0 {
+                tracing::warn!(
+                    leader = format!("{had_leader:x}"),
+                    term = status.term,
+                    "lost leader"
+                );
+            }
+            if had_leader != 0 && had_leader != status.leader {
+                effects.fail(self.reads.leader_changed(), Failure::LeaderChanged);
+            }
+        }
+        if has_first_commit || has_new_leader {
+            self.reads.ask_again();
+        }
+        if was_leader && !status.is_leader() {
+            self.machine.lessor_mut().demote();
+            let mut completions = Vec::new();
+            self.leases.fail_all(Failure::NotPrimary, &mut completions);
+            effects.completions.append(&mut completions);
+        }
+    }
+
+    /// Tells why a proposal that began at `since` has no outcome by now.
+    pub(crate) fn timeout_failure(&self, since: Now) -> Failure {
+        let window = 2 * self.own.raft.election_timeout();
+        if let Some(elected_at) = self.leadership.elected_at
+            && since < elected_at
+            && elected_at.0.saturating_sub(window) < since.0
+        {
+            return Failure::TimedOutLeaderFail;
+        }
+        let status = self.consensus.status();
+        let pause_max = self.own.raft.election_timeout();
+        let is_heard = |peer| self.leadership.is_heard(peer, since, self.now, pause_max);
+        let is_connected = if status.is_leader() {
+            let voters = self.consensus.conf_state().voters;
+            let reached =
+                voters.iter().filter(|&&voter| voter == self.own.id || is_heard(voter)).count();
+            reached > voters.len() / 2
+        } else {
+            status.leader != 0 && is_heard(status.leader)
+        };
+        if is_connected { Failure::TimedOut } else { Failure::TimedOutConnectionLost }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contact_ends_with_a_long_pause() {
+        let at = |seconds| Now(Duration::from_secs(seconds));
+        let pause_max = Duration::from_secs(2);
+        let mut leadership = Leadership::default();
+        for second in 1..=5 {
+            leadership.hear(7, at(second), pause_max);
+        }
+        assert!(leadership.is_heard(7, at(3), at(6), pause_max));
+        assert!(!leadership.is_heard(7, at(0), at(6), pause_max), "began later");
+        assert!(!leadership.is_heard(7, at(3), at(8), pause_max), "silent by now");
+        assert!(!leadership.is_heard(8, at(3), at(6), pause_max), "never heard");
+        leadership.hear(7, at(9), pause_max);
+        assert!(!leadership.is_heard(7, at(3), at(9), pause_max), "silent in between");
+        assert!(leadership.is_heard(7, at(9), at(9), pause_max));
+    }
+}
