@@ -1,5 +1,7 @@
 use std::ops::Bound;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::OpenMode;
 use crate::mem::MemDisk;
