@@ -22,7 +22,7 @@ impl Fuse {
     fn burn(&self) -> io::Result<()> {
         let left =
             self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        left.map(drop).map_err(|_| io::ErrorKind::StorageFull.into())
+        if left.is_ok() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 }
 
