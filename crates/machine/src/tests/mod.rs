@@ -1,5 +1,6 @@
 //! Tests of the machine as a whole: against a naive model, by script, and against values of a real etcd.
 
+mod corners;
 mod lab;
 mod model;
 mod property;

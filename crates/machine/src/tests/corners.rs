@@ -1,0 +1,133 @@
+//! Corners that random requests do not reach.
+
+use bytes::Bytes;
+use proto::etcdserverpb as pb;
+use storage::backend::{Op, WriteBatch};
+
+use super::lab::{self, Lab};
+use crate::mvcc::compact::compact_mark;
+use crate::mvcc::record::KeyValue;
+use crate::mvcc::view::View;
+use crate::{EntryFault, Fault, Machine, Options, Refusal, schema};
+
+fn put(key: &'static str, value: &'static str) -> pb::InternalRaftRequest {
+    lab::put(pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() })
+}
+
+/// Without a cache, so that values come from tail and engine only.
+fn uncached() -> Options {
+    Options { cache_bytes: 0, ..Options::default() }
+}
+
+#[test]
+fn a_view_finds_what_has_left_the_tail_since_it_first_read_the_engine() {
+    let mut lab = Lab::new(uncached());
+    lab.apply(put("a", "1"));
+    lab.commit();
+    lab.apply(put("b", "2"));
+    let reader = lab.machine.reader();
+    let mut view = View::new(&reader.shared, reader.revision());
+    assert!(view.get(b"a").unwrap().is_some(), "now the view holds the engine's state");
+    lab.commit();
+    let record = view.get(b"b").unwrap().unwrap();
+    assert_eq!(KeyValue::decode(&record).unwrap().value, b"2");
+}
+
+#[test]
+fn a_view_that_a_compaction_overtakes_is_refused() {
+    let mut lab = Lab::new(uncached());
+    lab.apply(put("a", "1"));
+    let reader = lab.machine.reader();
+    let mut view = View::new(&reader.shared, reader.revision());
+    let item =
+        view.lookup(b"a").unwrap().map(|found| crate::mvcc::range::Item { record: None, ..found });
+    lab.apply(put("a", "2"));
+    lab.apply(lab::compact(3));
+    lab.settle();
+    let error = view.record_of(item.unwrap()).unwrap_err();
+    assert!(matches!(error, crate::ReadError::Refused(Refusal::Compacted)), "{error}");
+}
+
+#[test]
+fn the_revision_never_goes_below_what_was_compacted() {
+    // As an etcd before 3.5.16 leaves it: the last record was a tombstone, and the compaction at it has removed it.
+    let lab = Lab::new(Options::default());
+    let mark = |key| (schema::META, Op::Put(Bytes::from_static(key), compact_mark(9)));
+    let ops = vec![mark(schema::SCHEDULED_COMPACT), mark(schema::FINISHED_COMPACT)];
+    lab.backend.commit(&WriteBatch { ops }).unwrap();
+    let machine = Machine::recover(lab.backend, lab.options).unwrap();
+    assert_eq!(machine.reader().revision(), 9);
+    assert_eq!(machine.reader().compact_revision(), 9);
+}
+
+#[test]
+fn what_cannot_be_read_back_is_a_fault_that_names_its_bucket() {
+    for (table, key, value) in [
+        (schema::KEY, &b"short"[..], &b""[..]),
+        (schema::KEY, b"12345678_12345678", b"\xff"),
+        (schema::LEASE, b"x", b"\xff"),
+        (schema::MEMBERS, b"1", b"{"),
+        (schema::MEMBERS_REMOVED, b"xyz", b"removed"),
+        (schema::ALARM, b"\xff", b""),
+        (schema::CLUSTER, b"clusterVersion", b"x"),
+        (schema::META, b"consistent_index", b"x"),
+        (schema::META, b"confState", b"x"),
+    ] {
+        let lab = Lab::new(Options::default());
+        let op = Op::Put(Bytes::from_static(key), Bytes::from_static(value));
+        lab.backend.commit(&WriteBatch { ops: vec![(table, op)] }).unwrap();
+        let fault = Machine::recover(lab.backend, lab.options).unwrap_err();
+        let Fault::Backend { bucket, .. } = fault else { panic!("{fault}") };
+        assert_eq!(bucket, schema::BUCKETS[usize::from(table.0)]);
+    }
+}
+
+#[test]
+fn a_store_with_authentication_is_not_served_without() {
+    let lab = Lab::new(Options::default());
+    let op = Op::Put(Bytes::from_static(schema::AUTH_ENABLED), Bytes::from_static(&[1]));
+    lab.backend.commit(&WriteBatch { ops: vec![(schema::AUTH, op)] }).unwrap();
+    let fault = Machine::recover(lab.backend, lab.options).unwrap_err();
+    assert!(matches!(fault, Fault::AuthUnsupported));
+}
+
+#[test]
+fn entries_are_applied_once_and_in_order() {
+    let mut lab = Lab::new(Options::default());
+    let request = |id| {
+        let header = Some(pb::RequestHeader { id, ..Default::default() });
+        let request = pb::InternalRaftRequest { header, ..put("a", "1") };
+        Bytes::from(prost::Message::encode_to_vec(&request))
+    };
+    let machine = &mut lab.machine;
+    assert_eq!(machine.apply(1, 1, &request(1)).unwrap().outcome.revision, 2);
+    assert_eq!(machine.apply(1, 1, &request(1)).unwrap().outcome.revision, 2);
+    let fault = machine.apply(3, 1, &request(3)).unwrap_err();
+    let Fault::Entry { index: 3, reason: EntryFault::OutOfOrder { applied: 1 } } = fault else {
+        panic!("{fault}")
+    };
+    assert_eq!(machine.apply(2, 1, &Bytes::new()).unwrap().request_id, 0);
+    assert_eq!(machine.applied().index, 2);
+}
+
+#[test]
+fn nobody_pays_for_answers_that_nobody_hears() {
+    let mut lab = Lab::new(uncached());
+    lab.apply(put("a", "1"));
+    let range = pb::RangeRequest { key: "a".into(), ..Default::default() };
+    let write = pb::PutRequest { key: "b".into(), ..Default::default() };
+    let op = |request| pb::RequestOp { request: Some(request) };
+    let success = vec![
+        op(pb::request_op::Request::RequestRange(range)),
+        op(pb::request_op::Request::RequestPut(write)),
+    ];
+    let header = Some(pb::RequestHeader { id: 2, ..Default::default() });
+    let txn = lab::txn(pb::TxnRequest { success, ..Default::default() });
+    let request = pb::InternalRaftRequest { header, ..txn };
+    let data = Bytes::from(prost::Message::encode_to_vec(&request));
+    let applied = lab.machine.apply_heard(2, 1, &data, |id| id != 2).unwrap();
+    let Ok(crate::Reply::Txn(reply)) = applied.outcome.result else { panic!("{applied:?}") };
+    assert_eq!(reply.responses[0], (2, crate::Reply::Empty));
+    assert_eq!(reply.responses[1], (3, crate::Reply::Put { prev: None }));
+    assert_eq!(lab.machine.reader().revision(), 3);
+}
