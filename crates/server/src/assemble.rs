@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 use node::{Event, Gate, Node, Now, Started, Stop};
-use storage::Disk;
+use storage::{Disk, wal};
 use storage::os::OsDisk;
 use tokio::sync::oneshot;
 
@@ -89,7 +89,11 @@ impl Member {
         let origin = Instant::now();
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let node_config = settings::node(config, u64::try_from(unix_ms).unwrap_or_default())
+        let wal_dir = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
+        let is_initialized =
+            wal::exists(&*disk, &wal_dir).map_err(|fault| Exit::start_failed(fault.to_string()))?;
+        let unix_ms = u64::try_from(unix_ms).unwrap_or_default();
+        let node_config = settings::node(config, is_initialized, unix_ms)
             .map_err(|error| Exit::start_failed(error.to_string()))?;
         let tick = node_config.raft.tick;
         let now = Now(origin.elapsed());
@@ -232,8 +236,9 @@ impl Member {
         let (signal, stop) = match outcome {
             Outcome::Ended(stop) => (None, stop),
             Outcome::Signal(signal) => {
-                // A node that has ended by itself meanwhile says so below.
-                drop(inbox.send(Event::Stop));
+                if inbox.send(Event::Stop).is_err() {
+                    tracing::debug!("the node has ended by itself already");
+                }
                 (signal, ended.await.ok())
             }
         };
