@@ -503,14 +503,17 @@ impl Consensus {
         (log.last() - log.start().index, log.bytes())
     }
 
+    /// Tells whether the log has entries that are not durable: handed out or not.
     fn is_persisting(&self) -> bool {
-        self.persisting.iter().any(|ready| ready.last != 0)
+        let log = &self.raw.raft.raft_log;
+        log.persisted != log.last_index() || self.persisting.iter().any(|ready| ready.last != 0)
     }
 
     /// A lone voter wins an election in the same call, which raft bears only when its log is durable.
     fn may_be_elected(&self) -> bool {
         let is_leader = self.raw.raft.state == StateRole::Leader;
-        is_leader || !self.raw.raft.prs().is_singleton() || self.persisting.is_empty()
+        let is_settled = self.persisting.is_empty() && !self.is_persisting();
+        is_leader || !self.raw.raft.prs().is_singleton() || is_settled
     }
 
     /// Replaces the timeout that raft may have drawn from the operating system's randomness.

@@ -4,6 +4,7 @@
 //! gives their results back, and delivers messages. A command is for the member that its prefix names, `m1` without
 //! one. `hold wal` and `hold backend` leave jobs lying; `crash` loses what was not carried out; `cut` loses messages.
 
+mod random;
 mod script;
 mod world;
 

@@ -19,7 +19,7 @@ type Ran = Result<String, Box<dyn Error>>;
 
 impl World {
     /// Lets a tick pass at all members.
-    fn tick(&mut self) -> Result<(), Box<dyn Error>> {
+    pub(super) fn tick(&mut self) -> Result<(), Box<dyn Error>> {
         let chosen = self.chosen.clone();
         let names: Vec<String> = self.members.keys().cloned().collect();
         for name in names {
@@ -239,7 +239,7 @@ impl World {
 
     /// Tells who leads according to each member that runs.
     fn leader(&mut self) -> String {
-        let mut out = String::new();
+        let mut lines = Vec::new();
         let names: std::collections::BTreeMap<u64, String> = self
             .members
             .iter()
@@ -254,9 +254,9 @@ impl World {
                 0 => "nobody",
                 leader => names.get(&leader).map_or("one that is gone", String::as_str),
             };
-            out += &format!("{name}: {leader} leads in term {}\n", gate.term());
+            lines.push(format!("{name}: {leader} leads in term {}", gate.term()));
         }
-        out
+        lines.join("\n")
     }
 
     /// Tells applied index and hash of each member that runs.
