@@ -2,6 +2,7 @@
 //! database file. See `docs/architecture.md`.
 
 pub mod backend;
+pub mod bolt;
 pub mod disk;
 pub mod mem;
 pub mod os;

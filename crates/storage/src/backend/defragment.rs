@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-use redb::{ReadOnlyTable, ReadableTable, Table, TableDefinition};
+use redb::{ReadOnlyTable, ReadableTable, TableDefinition};
 
 use super::batch::{Change, unordered};
 use super::engine::{Engine, fault};
@@ -16,6 +16,9 @@ use super::{Options, REMEDY, record};
 use crate::datadir::sync_parent;
 use crate::disk::{Disk, OpenMode};
 use crate::fault::{Fault, OrFault};
+
+/// How much is copied with one commit.
+const COMMIT_BYTES: u64 = 4 << 20;
 
 /// Writes all records of `before` to a new file and renames it to `path`.
 pub(super) fn rewrite(
@@ -54,43 +57,51 @@ fn write(
     before: &View,
 ) -> Result<Engine, Fault> {
     let engine = Engine::open(disk, path, OpenMode::CreateNew, tables, options)?;
-    // One transaction: pages that the cache cannot hold go to the file before its commit.
-    let transaction = engine.begin(path)?;
-    let mut added = 0;
     for (name, source) in tables.iter().zip(before.tables()) {
-        let definition = TableDefinition::<&[u8], &[u8]>::new(name);
-        let mut table =
-            transaction.open_table(definition).map_err(|error| fault("write", path, error))?;
-        added += copy(name, before, source, &mut table, path)?;
+        copy(name, source, before, &engine, path)?;
     }
-    engine.commit(transaction, Change { added, removed: 0 }, path)?;
     // The file grew in leaps; closing cuts off what was not needed. Opening it again reads back what was written, before
     // the old file goes.
     engine.database.close().map_err(|error| fault("close", path, error))?;
     Engine::open(disk, path, OpenMode::ReadWrite, tables, options)
 }
 
-/// Copies one table to `target` at `path`, verifying each record, and returns what its records take.
+/// Copies one table to `engine` at `path`, verifying each record.
+///
+/// In many commits: one transaction that outgrows the cache would write its pages early, and read and write them again
+/// for its commit.
 fn copy(
     name: &str,
-    before: &View,
     source: &ReadOnlyTable<&'static [u8], &'static [u8]>,
-    target: &mut Table<'_, &'static [u8], &'static [u8]>,
+    before: &View,
+    engine: &Engine,
     path: &Path,
-) -> Result<u64, Fault> {
-    let failed = |error: redb::Error| fault("write", path, error);
-    let mut cursor =
-        target.upper_bound_mut(Bound::<&[u8]>::Unbounded).map_err(|error| failed(error.into()))?;
-    let mut added = 0;
-    for pair in source.iter().map_err(|error| before.fault(error))? {
-        let (key, stored) = pair.map_err(|error| before.fault(error))?;
-        let (key, stored) = (key.value(), stored.value());
-        if record::decode(key, stored).is_none() {
-            return Err(Fault::damaged(before.path(), 0, record::mismatch(name, key), REMEDY));
+) -> Result<(), Fault> {
+    let mut pairs = source.iter().map_err(|error| before.fault(error))?.peekable();
+    while pairs.peek().is_some() {
+        let transaction = engine.begin(path)?;
+        let definition = TableDefinition::<&[u8], &[u8]>::new(name);
+        let mut table =
+            transaction.open_table(definition).map_err(|error| fault("write", path, error))?;
+        let end = Bound::<&[u8]>::Unbounded;
+        let mut cursor = table.upper_bound_mut(end).map_err(|error| fault("write", path, error))?;
+        let mut change = Change::default();
+        while change.added < COMMIT_BYTES {
+            let Some(pair) = pairs.next() else { break };
+            let (key, stored) = pair.map_err(|error| before.fault(error))?;
+            let (key, stored) = (key.value(), stored.value());
+            if record::decode(key, stored).is_none() {
+                let what = record::mismatch(name, key);
+                return Err(Fault::damaged(before.path(), 0, what, REMEDY));
+            }
+            cursor
+                .insert_before(key, stored)
+                .map_err(|error| fault("write", path, unordered(error)))?;
+            change.added += record::footprint(key.len(), stored.len());
         }
-        cursor.insert_before(key, stored).map_err(|error| failed(unordered(error)))?;
-        added += record::footprint(key.len(), stored.len());
+        cursor.close().map_err(|error| fault("write", path, error))?;
+        drop(table);
+        engine.commit(transaction, change, path)?;
     }
-    cursor.close().map_err(|error| failed(error.into()))?;
-    Ok(added)
+    Ok(())
 }
