@@ -34,6 +34,6 @@ pub use mvcc::revision::Revision;
 pub use mvcc::txn::is_read_only;
 pub use outcome::{Outcome, RangeReply, Record, Refusal, Reply, TxnReply};
 pub use reader::{Reader, Sizes};
-pub use snapshot::Snapshot;
+pub use snapshot::{Image, ImageError, Snapshot};
 pub use stats::Stats;
 pub use watch::{Event, EventBatch};

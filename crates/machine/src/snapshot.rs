@@ -1,7 +1,13 @@
 //! A snapshot: everything durable, at the state after one entry.
 
+use std::fmt;
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use storage::backend::{self, Backend};
+pub use storage::bolt::writer::Error as ImageError;
+use storage::bolt::writer::PAGE_BYTES;
+use storage::bolt::{Planner, Writer};
 
 use crate::fault::{Fault, ReadError};
 use crate::schema::{self, ConfState};
@@ -58,6 +64,28 @@ impl Snapshot {
         &self.storage_version
     }
 
+    /// Begins the database file: reads all lengths once to plan it. The image keeps the view alive.
+    pub fn image(&self) -> Result<Image, ImageError> {
+        let mut planner = Planner::new(PAGE_BYTES)?;
+        for (table, name) in schema::tables() {
+            planner.bucket(name.as_bytes())?;
+            let mut result = Ok(());
+            self.engine.scan(table, .., |key, value| {
+                result = planner.pair(key.len(), value.len());
+                if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            result?;
+        }
+        let engine = self.engine.clone();
+        let source: Source = Box::new(move |bucket| {
+            let (table, _) = schema::tables()
+                .find(|(_, name)| name.as_bytes() == bucket)
+                .expect("the plan has our buckets");
+            engine.range(table, ..)
+        });
+        Ok(Image { writer: Writer::new(planner.finish(), source) })
+    }
+
     /// Returns the names of the buckets in byte order.
     pub fn buckets(&self) -> impl Iterator<Item = &'static str> {
         schema::BUCKETS.iter().copied()
@@ -72,6 +100,36 @@ impl Snapshot {
             .find(|(_, name)| *name == bucket)
             .into_iter()
             .flat_map(|(table, _)| self.engine.range(table, ..))
+    }
+}
+
+/// An etcd database file with everything in a snapshot, made piece by piece.
+pub struct Image {
+    writer: Writer<Source, backend::Range>,
+}
+
+type Source = Box<dyn FnMut(&[u8]) -> backend::Range + Send>;
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Image {
+    /// Returns the length of the whole file.
+    pub fn len(&self) -> u64 {
+        self.writer.image_len()
+    }
+
+    /// Tells whether the file is empty. It never is: the format has a head.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Replaces what is in `piece` by the file's next part; false when there is nothing more.
+    pub fn next_piece(&mut self, piece: &mut Vec<u8>) -> Result<bool, ImageError> {
+        self.writer.next_piece(piece)
     }
 }
 

@@ -1,8 +1,14 @@
 //! Corners that random requests do not reach.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proto::etcdserverpb as pb;
 use storage::backend::{Op, WriteBatch};
+use storage::bolt::Bolt;
+use storage::mem::MemDisk;
+use storage::{Disk, OpenMode};
 
 use super::lab::{self, Lab};
 use crate::mvcc::compact::compact_mark;
@@ -130,4 +136,33 @@ fn nobody_pays_for_answers_that_nobody_hears() {
     assert_eq!(reply.responses[0], (2, crate::Reply::Empty));
     assert_eq!(reply.responses[1], (3, crate::Reply::Put { prev: None }));
     assert_eq!(lab.machine.reader().revision(), 3);
+}
+
+#[test]
+fn a_snapshot_is_an_image_of_what_was_durable() {
+    let mut lab = Lab::new(Options::default());
+    lab.apply(put("a", "1"));
+    lab.commit();
+    let snapshot = lab.machine.reader().snapshot().unwrap();
+    lab.apply(put("b", "2"));
+    lab.commit();
+    assert_eq!((snapshot.index(), snapshot.term()), (1, 1));
+    let mut image = snapshot.image().unwrap();
+    let mut file = Vec::new();
+    let mut piece = Vec::new();
+    while image.next_piece(&mut piece).unwrap() {
+        file.extend_from_slice(&piece);
+    }
+    assert_eq!(file.len() as u64, image.len());
+    let disk = Arc::new(MemDisk::new());
+    let path = Path::new("image");
+    disk.open(path, OpenMode::CreateNew).unwrap().write_all_at(0, &file).unwrap();
+    let bolt = Bolt::open(&*disk, path).unwrap();
+    for name in schema::BUCKETS {
+        let bucket = bolt.bucket(name.as_bytes()).unwrap().unwrap();
+        let stored: Vec<_> = bucket.pairs().map(Result::unwrap).collect();
+        let expected: Vec<_> = snapshot.pairs(name).map(Result::unwrap).collect();
+        assert_eq!(stored, expected, "{name}");
+    }
+    assert_eq!(snapshot.pairs("key").count(), 1);
 }
