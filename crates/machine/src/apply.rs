@@ -1,8 +1,9 @@
 //! What each command does.
 //!
-//! Around the commands lies a chain, outermost first: while a CORRUPT alarm is set, nearly everything is refused; while a NOSPACE alarm is set,
-//! whatever takes space; a request that exceeds this member's quota takes effect, since it does on the others, but answers that there is no
-//! space.
+//! Around the commands lies a chain, outermost first: while a CORRUPT alarm is set, nearly
+//! everything is refused; while a NOSPACE alarm is set, whatever takes space; a request that
+//! exceeds this member's quota takes effect, since it does on the others, but answers that there is
+//! no space.
 
 use bytes::Bytes;
 use proto::etcdserverpb as pb;
@@ -113,7 +114,8 @@ impl Machine {
         Ok((writer.end(), Ok(reply)))
     }
 
-    /// A range in the log comes from nobody we know of; it is answered all the same if somebody waits for it.
+    /// A range in the log comes from nobody we know of; it is answered all the same if somebody
+    /// waits for it.
     fn range(&mut self, request: &pb::RangeRequest, replies: Replies) -> Result<Executed, Fault> {
         if replies == Replies::Bare {
             return Ok(self.unchanged(Ok(Reply::Empty)));

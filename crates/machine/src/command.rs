@@ -1,7 +1,8 @@
 //! From the bytes of a log entry to what it commands.
 //!
-//! A request has one payload; were there several, [`PAYLOADS`] decides by its order. Everything that cannot be understood is a fault: a skipped
-//! entry would be a silent divergence. Only the chosen payload is decoded, and its byte strings stay slices of the entry.
+//! A request has one payload; were there several, [`PAYLOADS`] decides by its order. Everything
+//! that cannot be understood is a fault: a skipped entry would be a silent divergence. Only the
+//! chosen payload is decoded, and its byte strings stay slices of the entry.
 
 use bytes::Bytes;
 use prost::Message;
@@ -133,7 +134,8 @@ pub(crate) fn decode(data: &Bytes) -> Result<Request, EntryFault> {
         return legacy(data.clone());
     };
     if let Some(nested) = envelope.legacy {
-        // A legacy request's method has the same field number. It is text, so it does not decode as a nested request.
+        // A legacy request's method has the same field number. It is text, so it does not decode as
+        // a nested request.
         let is_nested = LegacyRequest::decode(nested.clone()).is_ok_and(|r| !r.method.is_empty());
         return legacy(if is_nested { nested } else { data.clone() });
     }

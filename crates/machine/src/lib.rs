@@ -1,7 +1,8 @@
 //! The replicated state of a member: what the log's entries do to it, and how it is read.
 //!
-//! [`Machine`] is the write side, owned by one thread: [`Machine::apply`] takes committed entries in order. [`Reader`] is the shared
-//! read side. Nothing here knows raft, clocks or status codes; the only input beside the log is the backend's disk.
+//! [`Machine`] is the write side, owned by one thread: [`Machine::apply`] takes committed entries
+//! in order. [`Reader`] is the shared read side. Nothing here knows raft, clocks or status codes;
+//! the only input beside the log is the backend's disk.
 
 mod alarm;
 mod apply;

@@ -1,8 +1,9 @@
 //! The write side: one thread owns it and feeds it committed entries in order.
 //!
-//! Guarantees: equal entries give equal state and equal outcomes on all members (but for the quota's verdict, which is local and changes
-//! nothing but the answer). An effect and the applied index that covers it become durable in one commit. Apply fails only when this member has
-//! to stop.
+//! Guarantees: equal entries give equal state and equal outcomes on all members (but for the
+//! quota's verdict, which is local and changes nothing but the answer). An effect and the applied
+//! index that covers it become durable in one commit. Apply fails only when this member has to
+//! stop.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -76,7 +77,8 @@ pub struct AppliedEntry {
     pub request_id: u64,
     /// The result.
     pub outcome: Outcome,
-    /// Whether a snapshot must be taken: the cluster version went down, and older members cannot read what came before.
+    /// Whether a snapshot must be taken: the cluster version went down, and older members cannot
+    /// read what came before.
     pub forces_snapshot: bool,
 }
 
@@ -105,7 +107,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Rebuilds the state that the backend holds. A compaction that was not finished will be done again.
+    /// Rebuilds the state that the backend holds. A compaction that was not finished will be done
+    /// again.
     pub fn recover(backend: Backend, options: Options) -> Result<Self, Fault> {
         recover::recover(backend, options)
     }
@@ -164,20 +167,21 @@ impl Machine {
         &self.lessor
     }
 
-    /// Returns the leases, for what a primary does beside the log: promotion, renewal, expiry. Grants and revocations go through
-    /// [`Machine::apply`] only.
+    /// Returns the leases, for what a primary does beside the log: promotion, renewal, expiry.
+    /// Grants and revocations go through [`Machine::apply`] only.
     pub fn lessor_mut(&mut self) -> &mut Lessor {
         &mut self.lessor
     }
 
-    /// Applies the entry at `index`. One that the backend already covers has no effect and an empty outcome. After a fault the machine is of
-    /// no more use: the entry may have been applied in part.
+    /// Applies the entry at `index`. One that the backend already covers has no effect and an empty
+    /// outcome. After a fault the machine is of no more use: the entry may have been applied in
+    /// part.
     pub fn apply(&mut self, index: u64, term: u64, data: &Bytes) -> Result<AppliedEntry, Fault> {
         self.apply_heard(index, term, data, |_| true)
     }
 
-    /// As [`Machine::apply`], but leaves out of the reply what takes reading when `is_heard` says of the request id that nobody here waits for
-    /// it: what ranges answer, and former records.
+    /// As [`Machine::apply`], but leaves out of the reply what takes reading when `is_heard` says
+    /// of the request id that nobody here waits for it: what ranges answer, and former records.
     pub fn apply_heard(
         &mut self,
         index: u64,
@@ -228,7 +232,8 @@ impl Machine {
         membership::judge(&self.membership, change, index, self.options.learners_max)
     }
 
-    /// Applies a conf change entry as judged by [`Machine::check_conf_change`]. `conf_state` is the consensus group after it.
+    /// Applies a conf change entry as judged by [`Machine::check_conf_change`]. `conf_state` is the
+    /// consensus group after it.
     pub fn apply_conf_change(
         &mut self,
         index: u64,
@@ -274,12 +279,14 @@ impl Machine {
         });
     }
 
-    /// Tells, once each time it was exceeded, that this member's quota is: it then proposes a NOSPACE alarm for itself.
+    /// Tells, once each time it was exceeded, that this member's quota is: it then proposes a
+    /// NOSPACE alarm for itself.
     pub fn needs_nospace_alarm(&mut self) -> bool {
         std::mem::take(&mut self.lacks_space)
     }
 
-    /// Tells whether the write-behind tail is full: the caller applies no more until a commit is done.
+    /// Tells whether the write-behind tail is full: the caller applies no more until a commit is
+    /// done.
     pub fn tail_is_full(&self) -> bool {
         self.tail_bytes() >= self.options.tail_bytes_max
     }
@@ -294,8 +301,9 @@ impl Machine {
         self.committed != self.applied || !self.pending.is_empty()
     }
 
-    /// Takes a commit of everything applied; `None` while another one is under way, or without news. The caller decides when: every so
-    /// often, when the tail has grown, and at once when something waits for durability.
+    /// Takes a commit of everything applied; `None` while another one is under way, or without
+    /// news. The caller decides when: every so often, when the tail has grown, and at once when
+    /// something waits for durability.
     pub fn take_commit(&mut self) -> Option<BackendJob> {
         if self.is_committing || !self.has_commit() {
             return None;
@@ -315,8 +323,9 @@ impl Machine {
         Some(BackendJob::Commit(Commit { shared, ops, entries, applied: self.applied }))
     }
 
-    /// Takes the next step of a compaction; `None` while one is under way, while its entry is not durable, or when there is none. The caller
-    /// spaces the steps, so that other work gets its turn.
+    /// Takes the next step of a compaction; `None` while one is under way, while its entry is not
+    /// durable, or when there is none. The caller spaces the steps, so that other work gets its
+    /// turn.
     pub fn take_compact_step(&mut self) -> Option<BackendJob> {
         let is_due = !self.is_compacting
             && self
@@ -338,19 +347,22 @@ impl Machine {
         BackendJob::Defragment
     }
 
-    /// Returns the revision up to which compactions have been carried out, or −1: who asked for a physical one waits for it.
+    /// Returns the revision up to which compactions have been carried out, or −1: who asked for a
+    /// physical one waits for it.
     pub fn finished_compaction(&self) -> i64 {
         self.finished_compact.unwrap_or(-1)
     }
 
-    /// Takes a finished job back. A fault means that the member has to stop: what was applied may not be durable.
+    /// Takes a finished job back. A fault means that the member has to stop: what was applied may
+    /// not be durable.
     pub fn backend_done(&mut self, done: BackendDone) -> Result<(), Fault> {
         match done.0 {
             Done::Commit { applied, records, result } => {
                 self.is_committing = false;
                 result?;
                 self.store.shared.counters.commit(records as u64);
-                // First the index, then the records: whoever waits for the index finds them in the engine.
+                // First the index, then the records: whoever waits for the index finds them in the
+                // engine.
                 self.store.shared.set_durable_index(applied.index);
                 while self.store.shared.state.write().tail.drop_handed(CHUNK_KEYS) {}
                 Ok(())
@@ -376,7 +388,8 @@ impl Machine {
         }
     }
 
-    /// Takes the events of everything applied since they were last taken; `None` if nothing has changed.
+    /// Takes the events of everything applied since they were last taken; `None` if nothing has
+    /// changed.
     pub fn take_events(&mut self) -> Option<Arc<EventBatch>> {
         self.store.take_events().map(Arc::new)
     }

@@ -1,4 +1,5 @@
-//! What applying an entry, or reading, yields: replies that are equal on every member, and refusals.
+//! What applying an entry, or reading, yields: replies that are equal on every member, and
+//! refusals.
 
 use bytes::Bytes;
 use proto::etcdserverpb::AlarmMember;
@@ -69,12 +70,13 @@ pub struct RangeReply {
 pub struct TxnReply {
     /// Whether the compares held.
     pub succeeded: bool,
-    /// One per executed operation: its sub-header's revision (0 for a nested transaction: empty header) and reply.
+    /// One per executed operation: its sub-header's revision (0 for a nested transaction: empty
+    /// header) and reply.
     pub responses: Vec<(i64, Reply)>,
 }
 
-/// Why a request is not granted: deterministic, equal on all members. Texts and codes are the shell's business
-/// (`server/src/grpc/error.rs`).
+/// Why a request is not granted: deterministic, equal on all members. Texts and codes are the
+/// shell's business (`server/src/grpc/error.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
     /// A revision below the compacted one was asked for.

@@ -1,6 +1,7 @@
 //! The space quota: how much a member's store may hold.
 //!
-//! It counts live bytes: the records that no compaction has removed. Compacting therefore gives room at once, without defragmentation.
+//! It counts live bytes: the records that no compaction has removed. Compacting therefore gives
+//! room at once, without defragmentation.
 
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::request_op::Request as Op;
@@ -28,7 +29,8 @@ impl Quota {
         Self { bytes_max }
     }
 
-    /// Tells whether a request of `cost` fits into a store of `live` bytes. One without cost always does.
+    /// Tells whether a request of `cost` fits into a store of `live` bytes. One without cost always
+    /// does.
     pub fn has_room(&self, live: u64, cost: u64) -> bool {
         cost == 0 || self.bytes_max.is_none_or(|max| live.saturating_add(cost) < max)
     }

@@ -1,7 +1,7 @@
 //! The read side of the machine, shared by all threads.
 //!
-//! Every read sees the store at one revision. A read that asked for no revision and loses a race with a compaction is made again at the
-//! revision then current; one that asked for it is refused.
+//! Every read sees the store at one revision. A read that asked for no revision and loses a race
+//! with a compaction is made again at the revision then current; one that asked for it is refused.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -59,7 +59,8 @@ impl Reader {
         self.shared.finished_compaction()
     }
 
-    /// Returns the index of the last entry whose effects are durable in the backend: what [`Reader::snapshot`] holds at least.
+    /// Returns the index of the last entry whose effects are durable in the backend: what
+    /// [`Reader::snapshot`] holds at least.
     pub fn durable_index(&self) -> u64 {
         self.shared.durable_index()
     }
@@ -79,8 +80,8 @@ impl Reader {
         self.quota.has_room(self.shared.live_bytes(), cost)
     }
 
-    /// Answers a range; the first part is `header.revision`. May read the disk, and takes memory for the whole answer: ranges that may be
-    /// large go through [`Reader::pager`].
+    /// Answers a range; the first part is `header.revision`. May read the disk, and takes memory
+    /// for the whole answer: ranges that may be large go through [`Reader::pager`].
     pub fn range(&self, request: &RangeRequest) -> Result<(i64, RangeReply), ReadError> {
         self.shared.counters.range();
         retried(request.revision, || {
@@ -90,7 +91,8 @@ impl Reader {
         })
     }
 
-    /// Answers a small range from memory; `None` if that takes a disk read, an explicit order, or more than one chunk of keys.
+    /// Answers a small range from memory; `None` if that takes a disk read, an explicit order, or
+    /// more than one chunk of keys.
     pub fn range_resident(
         &self,
         request: &RangeRequest,
@@ -198,7 +200,8 @@ impl Reader {
         RangePager::new(Arc::clone(&self.shared), request)
     }
 
-    /// Answers a transaction for which [`crate::mvcc::txn::is_read_only`] holds; the first part is `header.revision`.
+    /// Answers a transaction for which [`crate::mvcc::txn::is_read_only`] holds; the first part is
+    /// `header.revision`.
     pub fn txn(&self, request: &TxnRequest) -> Result<(i64, TxnReply), ReadError> {
         assert!(txn::is_read_only(request), "transactions that write go through the log");
         self.shared.counters.txn();
@@ -213,7 +216,8 @@ impl Reader {
         })
     }
 
-    /// Returns the hash of the records up to `revision` (0: the current one), and the current revision.
+    /// Returns the hash of the records up to `revision` (0: the current one), and the current
+    /// revision.
     pub fn hash_kv(&self, revision: i64) -> Result<(KeyValueHash, i64), ReadError> {
         hash::hash_by_revision(&self.shared, revision)
     }
@@ -228,8 +232,8 @@ impl Reader {
         Ok((hash::hash_all(&self.shared)?, self.shared.current()))
     }
 
-    /// Opens a snapshot of everything durable: the state after the entry [`Snapshot::index`]. Whoever needs a certain entry in it waits for
-    /// [`Reader::durable_index`] first.
+    /// Opens a snapshot of everything durable: the state after the entry [`Snapshot::index`].
+    /// Whoever needs a certain entry in it waits for [`Reader::durable_index`] first.
     pub fn snapshot(&self) -> Result<Snapshot, ReadError> {
         Snapshot::open(&self.shared.backend)
     }

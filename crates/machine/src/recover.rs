@@ -1,7 +1,8 @@
 //! From the backend to a machine: what a restart does.
 //!
-//! The key bucket is streamed once, in revision order, into the key index; leases come first, so that keys can be attached to them. Revisions
-//! never go down: the current one is the highest of what the records, and the marks of compactions that may have removed records, say.
+//! The key bucket is streamed once, in revision order, into the key index; leases come first, so
+//! that keys can be attached to them. Revisions never go down: the current one is the highest of
+//! what the records, and the marks of compactions that may have removed records, say.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
@@ -107,7 +108,8 @@ impl Stored<'_> {
         Ok(Applied { index: number(schema::CONSISTENT_INDEX)?, term: number(schema::TERM)? })
     }
 
-    /// Refuses a store with authentication, which this release would not enforce. A fresh store gets its first auth revision.
+    /// Refuses a store with authentication, which this release would not enforce. A fresh store
+    /// gets its first auth revision.
     fn auth(&self) -> Result<Vec<(TableId, Op)>, Fault> {
         if self.engine.get(schema::AUTH, schema::AUTH_ENABLED)?.as_deref() == Some(&[1]) {
             return Err(Fault::AuthUnsupported);

@@ -12,7 +12,8 @@ use storage::bolt::{Planner, Writer};
 use crate::fault::{Fault, ReadError};
 use crate::schema::{self, ConfState};
 
-/// A consistent view of all ten buckets. While it is held the engine keeps pages that were freed since: drop it soon.
+/// A consistent view of all ten buckets. While it is held the engine keeps pages that were freed
+/// since: drop it soon.
 #[derive(Debug)]
 pub struct Snapshot {
     engine: backend::Reader,
@@ -91,7 +92,8 @@ impl Snapshot {
         schema::BUCKETS.iter().copied()
     }
 
-    /// Iterates over a bucket's pairs in key order; nothing for an unknown name. Each call begins anew, so that a writer can pass twice.
+    /// Iterates over a bucket's pairs in key order; nothing for an unknown name. Each call begins
+    /// anew, so that a writer can pass twice.
     pub fn pairs(
         &self,
         bucket: &str,

@@ -1,8 +1,10 @@
-//! What the machine counts. The core keeps the figures; the shell reads them, under etcd's metric names.
+//! What the machine counts. The core keeps the figures; the shell reads them, under etcd's metric
+//! names.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Figures since the start, counted by the write side and all readers. None of them guards anything: order does not matter.
+/// Figures since the start, counted by the write side and all readers. None of them guards
+/// anything: order does not matter.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     puts: AtomicU64,

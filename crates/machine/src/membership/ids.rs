@@ -1,4 +1,5 @@
-//! Ids by SHA-1, as etcd computes them: every member of a bootstrapping cluster finds the same ones.
+//! Ids by SHA-1, as etcd computes them: every member of a bootstrapping cluster finds the same
+//! ones.
 
 use sha1::{Digest, Sha1};
 

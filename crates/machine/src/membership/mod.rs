@@ -1,7 +1,8 @@
 //! Who belongs to the cluster, which version it speaks, and whether a downgrade is under way.
 //!
-//! A change arrives as a conf change entry. [`Membership::check`] judges it against the stored membership, equally on all members (given equal
-//! `learners_max`); only then does consensus take it, and only then [`Membership::apply`].
+//! A change arrives as a conf change entry. [`Membership::check`] judges it against the stored
+//! membership, equally on all members (given equal `learners_max`); only then does consensus take
+//! it, and only then is it carried out.
 
 mod ids;
 
@@ -152,7 +153,8 @@ impl Membership {
         self.removed.iter().copied()
     }
 
-    /// Decodes a conf change; an unreadable one is a fault, for skipping it would be a silent divergence.
+    /// Decodes a conf change; an unreadable one is a fault, for skipping it would be a silent
+    /// divergence.
     pub(crate) fn decode(change: &raftpb::ConfChange) -> Result<MembershipChange, EntryFault> {
         let context = || {
             schema::decode_conf_change_context(&change.context).ok_or(EntryFault::ConfChangeContext)
@@ -232,7 +234,8 @@ impl Membership {
         if is_used { Err(Refusal::PeerUrlExists) } else { Ok(()) }
     }
 
-    /// Carries out a change that [`Membership::check`] granted; returns the member to store, or `None` when one was removed.
+    /// Carries out a change that [`Membership::check`] granted; returns the member to store, or
+    /// `None` when one was removed.
     pub(crate) fn apply(&mut self, change: MembershipChange) -> Option<&Member> {
         match change {
             MembershipChange::Add(member) => {

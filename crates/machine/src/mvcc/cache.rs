@@ -1,4 +1,5 @@
-//! The value cache: records by revision, bounded in bytes. It decides what needs no disk, never what is true.
+//! The value cache: records by revision, bounded in bytes. It decides what needs no disk, never
+//! what is true.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
@@ -42,7 +43,8 @@ impl Hasher for RevisionHasher {
     }
 
     fn write_u64(&mut self, i: u64) {
-        // The odd constant spreads successive revisions; the shift brings the well-mixed high half down.
+        // The odd constant spreads successive revisions; the shift brings the well-mixed high half
+        // down.
         let mixed = (self.0 ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = mixed ^ (mixed >> 32);
     }

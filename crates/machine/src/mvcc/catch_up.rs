@@ -67,7 +67,8 @@ impl History for Reader {
 }
 
 impl Reader {
-    /// Returns the record of a revision of which an event said that it was a key's previous one; `None` if it is compacted. May touch the disk.
+    /// Returns the record of a revision of which an event said that it was a key's previous one;
+    /// `None` if it is compacted. May touch the disk.
     pub fn record(&self, revision: Revision) -> Result<Option<Record>, ReadError> {
         if let Some(record) = self.resident(revision) {
             return Ok(Some(record));

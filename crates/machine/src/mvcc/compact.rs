@@ -1,11 +1,13 @@
 //! Compaction: history below a revision goes.
 //!
-//! Applying one takes logical effect at once. The physical pass follows in steps on the backend thread: first the key index is thinned out in
-//! chunks, which yields what is to be kept; then the engine's records up to the revision are visited in batches and those not kept
-//! deleted, each batch in a commit of its own. The last one also notes that the compaction is finished; until then a restart does it again.
+//! Applying one takes logical effect at once. The physical pass follows in steps on the backend
+//! thread: first the key index is thinned out in chunks, which yields what is to be kept; then the
+//! engine's records up to the revision are visited in batches and those not kept deleted, each
+//! batch in a commit of its own. The last one also notes that the compaction is finished; until
+//! then a restart does it again.
 //!
-//! A pass begins only when the commit that carries its entry is durable. Else, after a crash, the log would be replayed on a store that has
-//! already lost what the replayed entries build on.
+//! A pass begins only when the commit that carries its entry is durable. Else, after a crash, the
+//! log would be replayed on a store that has already lost what the replayed entries build on.
 
 use std::ops::{Bound, ControlFlow};
 

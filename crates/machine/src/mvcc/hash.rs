@@ -1,7 +1,8 @@
 //! Hashes by which members find out that they have diverged.
 //!
-//! [`hash_by_revision`] covers the records up to a revision that a compaction would leave, in revision order, and so agrees between members that
-//! compacted at different times or are not done with it. [`hash_all`] covers the whole database of this member.
+//! `hash_by_revision` covers the records up to a revision that a compaction would leave, in
+//! revision order, and so agrees between members that compacted at different times or are not done
+//! with it. `hash_all` covers the whole database of this member.
 
 use std::ops::ControlFlow;
 
@@ -61,7 +62,8 @@ pub(crate) struct Hasher {
 }
 
 impl Hasher {
-    /// Hashes up to `revision`; of what is at or below `compact_revision` only what is in `keep`, unless that is empty.
+    /// Hashes up to `revision`; of what is at or below `compact_revision` only what is in `keep`,
+    /// unless that is empty.
     pub(crate) fn new(
         compact_revision: i64,
         revision: i64,
@@ -86,7 +88,8 @@ impl Hasher {
         if is_old && !self.keeps_nothing && !self.keep.contains(revision) {
             return;
         }
-        // Releases before 3.5.16 delete the tombstone at the compacted revision, later ones keep it.
+        // Releases before 3.5.16 delete the tombstone at the compacted revision, later ones keep
+        // it.
         if is_tombstone && revision.main == self.compact_revision {
             return;
         }
@@ -103,8 +106,8 @@ impl Hasher {
     }
 }
 
-/// Returns the hash at `revision` (0: the current one) and the current revision. A stored hash of a compaction comes with the compacted
-/// revision of its time.
+/// Returns the hash at `revision` (0: the current one) and the current revision. A stored hash of a
+/// compaction comes with the compacted revision of its time.
 pub(crate) fn hash_by_revision(
     shared: &Shared,
     revision: i64,

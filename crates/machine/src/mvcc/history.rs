@@ -1,7 +1,8 @@
 //! Changes in revision order, read in bounded pieces from engine and tail.
 //!
-//! The tail holds everything at and above its first revision, the engine everything below. A record leaves the tail only when it is durable,
-//! so an engine view opened after looking at the tail has all that the tail did not have.
+//! The tail holds everything at and above its first revision, the engine everything below. A record
+//! leaves the tail only when it is durable, so an engine view opened after looking at the tail has
+//! all that the tail did not have.
 
 use std::ops::Bound;
 
@@ -52,8 +53,8 @@ fn after(revision: Revision) -> Revision {
     Revision::new(revision.main, revision.sub + 1)
 }
 
-/// Reads changes from `from` on, up to and with main revision `until`. Does not look at compaction: records that a compaction drops may be
-/// missing.
+/// Reads changes from `from` on, up to and with main revision `until`. Does not look at compaction:
+/// records that a compaction drops may be missing.
 pub(crate) fn piece(
     shared: &Shared,
     from: Revision,

@@ -1,7 +1,8 @@
 //! The multi-version key-value store.
 //!
-//! The key index, in memory, maps a key to its revisions; records are stored by revision, newest ones in the write-behind tail, the others in
-//! the engine. [`store`] writes, [`view`] reads at one revision, [`compact`] drops history, [`hash`] compares members.
+//! The key index, in memory, maps a key to its revisions; records are stored by revision, newest
+//! ones in the write-behind tail, the others in the engine. `store` writes, `view` reads at one
+//! revision, `compact` drops history, [`hash`] compares members.
 
 pub(crate) mod cache;
 mod catch_up;

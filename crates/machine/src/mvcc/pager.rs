@@ -11,8 +11,8 @@ use super::view::{Chunk, View, item};
 use crate::fault::ReadError;
 use crate::{Record, Refusal};
 
-/// Answers a range in key order, piece by piece, at the revision at which it was opened. If a compaction passes that revision the next piece is
-/// refused.
+/// Answers a range in key order, piece by piece, at the revision at which it was opened. If a
+/// compaction passes that revision the next piece is refused.
 #[derive(Debug)]
 pub struct RangePager {
     shared: Arc<Shared>,
@@ -76,7 +76,8 @@ impl RangePager {
         Ok(Page { kvs, end: Some((self.more, view.count(query.keys)?)) })
     }
 
-    /// Collects up to `page_max` keys; tells whether there is another one, where the next piece then begins.
+    /// Collects up to `page_max` keys; tells whether there is another one, where the next piece
+    /// then begins.
     fn collect(
         &mut self,
         view: &View<'_>,

@@ -1,6 +1,7 @@
 //! Ranges: which keys a request names, and what it answers.
 //!
-//! Filters and all sort targets but VALUE need only the key index, so values are fetched for the keys that are answered, no others.
+//! Filters and all sort targets but VALUE need only the key index, so values are fetched for the
+//! keys that are answered, no others.
 
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -87,7 +88,8 @@ enum Order {
 
 impl<'a> Query<'a> {
     pub(crate) fn new(request: &'a RangeRequest) -> Self {
-        // Unknown values cannot come from a client; in a log they mean the default, as a decoder of proto3 has it.
+        // Unknown values cannot come from a client; in a log they mean the default, as a decoder of
+        // proto3 has it.
         let target = SortTarget::try_from(request.sort_target).unwrap_or(SortTarget::Key);
         let order = SortOrder::try_from(request.sort_order).unwrap_or(SortOrder::None);
         let order = match (order, target) {
@@ -106,8 +108,8 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// How many matching keys are looked at. Without an explicit order the limit cuts before sorting; one key more tells
-    /// whether there are more.
+    /// How many matching keys are looked at. Without an explicit order the limit cuts before
+    /// sorting; one key more tells whether there are more.
     fn scan_limit(&self) -> usize {
         let is_unordered = self.request.sort_order == i32::from(SortOrder::None);
         if self.order == Order::Natural || is_unordered && !self.has_filters() {
@@ -146,7 +148,8 @@ impl<'a> Query<'a> {
         self.request.count_only
     }
 
-    /// Tells whether keys are answered as the index has them, so that a range can be answered in pieces.
+    /// Tells whether keys are answered as the index has them, so that a range can be answered in
+    /// pieces.
     pub(crate) fn is_natural(&self) -> bool {
         self.order == Order::Natural
     }

@@ -1,8 +1,8 @@
-//! Records: encoded `mvccpb.KeyValue`s, made once when a change is applied and then shared by tail, cache, engine, watchers and
-//! replies.
+//! Records: encoded `mvccpb.KeyValue`s, made once when a change is applied and then shared by tail,
+//! cache, engine, watchers and replies.
 //!
-//! The encoding is canonical (fields ascending, defaults omitted), since the store's hash covers these bytes. Parsing is our own, without
-//! copies: values stay slices of the record.
+//! The encoding is canonical (fields ascending, defaults omitted), since the store's hash covers
+//! these bytes. Parsing is our own, without copies: values stay slices of the record.
 
 use std::ops::Range;
 
@@ -140,7 +140,8 @@ pub(crate) fn take_bytes<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(bytes)
 }
 
-/// Skips the field whose tag was just taken; `None` when its wire type is unknown or it is cut short.
+/// Skips the field whose tag was just taken; `None` when its wire type is unknown or it is cut
+/// short.
 pub(crate) fn skip_field(input: &mut &[u8], tag: u64) -> Option<()> {
     match tag & 7 {
         0 => take_varint(input).map(|_| ()),

@@ -1,8 +1,10 @@
 //! What the write side and all readers share.
 //!
-//! The key index and the tail sit behind one read-write lock, held for at most [`CHUNK_KEYS`] keys at a time and never across I/O. The current
-//! revision is raised after everything of that revision is in place, so that a reader at it needs no further coordination; the compacted
-//! revision is raised before the index loses anything below it, so that whoever finds it low enough *under the lock* reads a whole index.
+//! The key index and the tail sit behind one read-write lock, held for at most [`CHUNK_KEYS`] keys
+//! at a time and never across I/O. The current revision is raised after everything of that revision
+//! is in place, so that a reader at it needs no further coordination; the compacted revision is
+//! raised before the index loses anything below it, so that whoever finds it low enough *under the
+//! lock* reads a whole index.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -133,7 +135,8 @@ impl Shared {
         self.compacted.store(revision, Ordering::Release);
     }
 
-    /// Refuses a read at a revision that has been compacted. Holds as long as the caller holds the state's lock.
+    /// Refuses a read at a revision that has been compacted. Holds as long as the caller holds the
+    /// state's lock.
     pub(crate) fn check_compacted(&self, revision: i64) -> Result<(), Refusal> {
         if revision < self.compacted() { Err(Refusal::Compacted) } else { Ok(()) }
     }
@@ -141,8 +144,8 @@ impl Shared {
 
 /// Fetches records that were not in the tail: from the cache, else from the engine.
 ///
-/// A record leaves the tail only after it is durable, so an engine view opened after a miss in the tail holds it. A view opened earlier may
-/// not: then a fresh one is asked.
+/// A record leaves the tail only after it is durable, so an engine view opened after a miss in the
+/// tail holds it. A view opened earlier may not: then a fresh one is asked.
 #[derive(Debug)]
 pub(crate) struct Values<'a> {
     shared: &'a Shared,

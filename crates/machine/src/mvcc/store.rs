@@ -1,7 +1,7 @@
 //! The write side of the store, owned by the thread that applies.
 //!
-//! A [`WriteTxn`] makes changes under one main revision. They enter index and tail at once, but no reader asks for that revision before
-//! [`WriteTxn::end`] has made it current.
+//! A [`WriteTxn`] makes changes under one main revision. They enter index and tail at once, but no
+//! reader asks for that revision before [`WriteTxn::end`] has made it current.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -65,7 +65,8 @@ pub(crate) struct WriteTxn<'a> {
 }
 
 impl WriteTxn<'_> {
-    /// Returns the revision that reads inside the transaction see: its own once it has changed something.
+    /// Returns the revision that reads inside the transaction see: its own once it has changed
+    /// something.
     pub(crate) fn revision(&self) -> i64 {
         self.begin + i64::from(self.changes > 0)
     }
@@ -161,7 +162,8 @@ impl WriteTxn<'_> {
         self.store.events.push(event);
     }
 
-    /// Returns where watchers find the record before this transaction, given the key's change before.
+    /// Returns where watchers find the record before this transaction, given the key's change
+    /// before.
     fn before(&self, key: &[u8], previous: Option<Revision>) -> Option<Revision> {
         match previous {
             // Changed twice in one transaction.

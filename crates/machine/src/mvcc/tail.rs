@@ -1,7 +1,9 @@
-//! The write-behind tail: records that have been applied and are not yet known to be durable in the engine.
+//! The write-behind tail: records that have been applied and are not yet known to be durable in the
+//! engine.
 //!
-//! A record is in the tail from its apply until the commit that carries it has been reported done; readers that miss it here find it in the
-//! engine. The tail is bounded in bytes: when it is full the node stops applying until a commit is done.
+//! A record is in the tail from its apply until the commit that carries it has been reported done;
+//! readers that miss it here find it in the engine. The tail is bounded in bytes: when it is full
+//! the node stops applying until a commit is done.
 
 use std::collections::VecDeque;
 
@@ -59,7 +61,8 @@ impl Tail {
         self.entries.range(position..)
     }
 
-    /// Copies up to `max` changes that no commit carries yet, and marks them as carried; tells whether some are left.
+    /// Copies up to `max` changes that no commit carries yet, and marks them as carried; tells
+    /// whether some are left.
     pub(crate) fn hand_over(&mut self, max: usize, out: &mut Vec<Entry>) -> bool {
         let from = self.handed;
         self.handed = self.entries.len().min(from + max);
@@ -67,7 +70,8 @@ impl Tail {
         self.handed < self.entries.len()
     }
 
-    /// Drops up to `max` changes that the commit done carried; tells whether some of `handed` are left.
+    /// Drops up to `max` changes that the commit done carried; tells whether some of `handed` are
+    /// left.
     pub(crate) fn drop_handed(&mut self, max: usize) -> bool {
         for _ in 0..max.min(self.handed) {
             if let Some(entry) = self.entries.pop_front() {

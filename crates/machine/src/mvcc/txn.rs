@@ -1,8 +1,9 @@
 //! Transactions: compare, check, execute.
 //!
-//! All compares of the tree, and all checks, see the state before the transaction. The compares yield a *path*: for each transaction on the
-//! way, in the order of execution, whether its compares held. Checks walk the path and refuse the whole before anything has changed;
-//! execution walks it again and cannot be refused any more.
+//! All compares of the tree, and all checks, see the state before the transaction. The compares
+//! yield a *path*: for each transaction on the way, in the order of execution, whether its compares
+//! held. Checks walk the path and refuse the whole before anything has changed; execution walks it
+//! again and cannot be refused any more.
 
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -31,8 +32,8 @@ pub(crate) struct Path(Vec<bool>);
 pub(crate) enum RangeChecks {
     /// As since etcd 3.7: a refused range refuses the transaction.
     All,
-    /// As members before 3.7 apply the transactions of others: ranges of the outermost level are not looked at. A cluster with such members
-    /// must agree with them.
+    /// As members before 3.7 apply the transactions of others: ranges of the outermost level are
+    /// not looked at. A cluster with such members must agree with them.
     NestedOnly,
 }
 
@@ -116,7 +117,8 @@ fn holds_for_all(view: &mut View<'_>, compare: &pb::Compare) -> Result<bool, Rea
     }
 }
 
-/// There is no way to say "missing" by a value, so a value never equals a missing one; numbers compare with 0.
+/// There is no way to say "missing" by a value, so a value never equals a missing one; numbers
+/// compare with 0.
 fn holds_without_keys(compare: &pb::Compare, target: Option<CompareTarget>) -> bool {
     target != Some(CompareTarget::Value) && holds(compare, target, &KeyValue::default())
 }
@@ -269,8 +271,8 @@ pub(crate) fn read(
     Ok(TxnReply { succeeded, responses })
 }
 
-/// Executes a checked transaction. The refusal of a range that [`RangeChecks::NestedOnly`] let pass is returned beside the reply: the writes have
-/// been made.
+/// Executes a checked transaction. The refusal of a range that [`RangeChecks::NestedOnly`] let pass
+/// is returned beside the reply: the writes have been made.
 pub(crate) fn execute(
     writer: &mut WriteTxn<'_>,
     txn: &pb::TxnRequest,

@@ -1,7 +1,8 @@
 //! The store at one revision.
 //!
-//! A view belongs to one request: it is opened, read and dropped. Index and tail are read in chunks of [`CHUNK_KEYS`] keys per hold of the
-//! lock; values that are not in the tail are fetched afterwards, without any lock.
+//! A view belongs to one request: it is opened, read and dropped. Index and tail are read in chunks
+//! of [`CHUNK_KEYS`] keys per hold of the lock; values that are not in the tail are fetched
+//! afterwards, without any lock.
 
 use std::ops::ControlFlow;
 
@@ -39,7 +40,8 @@ impl<'a> View<'a> {
         Self { shared, revision, values: Values::new(shared) }
     }
 
-    /// Opens the view that a range asks for by `revision`: 0 or less is the current one, which `current` says.
+    /// Opens the view that a range asks for by `revision`: 0 or less is the current one, which
+    /// `current` says.
     pub(crate) fn at(shared: &'a Shared, current: i64, revision: i64) -> Result<Self, Refusal> {
         if revision > current {
             return Err(Refusal::FutureRevision);
@@ -145,7 +147,8 @@ fn count(state: &State, keys: Keys<'_>, revision: i64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Makes the record that a range of keys only answers: without value and lease, as the index knows neither.
+/// Makes the record that a range of keys only answers: without value and lease, as the index knows
+/// neither.
 pub(crate) fn index_record(key: &[u8], found: &Found) -> Record {
     KeyValue {
         key,

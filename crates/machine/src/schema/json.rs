@@ -1,4 +1,5 @@
-//! JSON exactly as Go's `encoding/json` writes it: field order, omitted empty fields, escaped HTML characters.
+//! JSON exactly as Go's `encoding/json` writes it: field order, omitted empty fields, escaped HTML
+//! characters.
 
 use std::fmt::Write;
 

@@ -1,6 +1,8 @@
-//! The backend's layout: bucket names, keys and encodings of etcd's ten buckets. The only place that knows them.
+//! The backend's layout: bucket names, keys and encodings of etcd's ten buckets. The only place
+//! that knows them.
 //!
-//! Byte for byte what etcd 3.7 keeps in its bbolt file, so that a snapshot of ours is one of etcd's.
+//! Byte for byte what etcd 3.7 keeps in its bbolt file, so that a snapshot of ours is one of
+//! etcd's.
 
 mod json;
 
@@ -14,7 +16,8 @@ use crate::Revision;
 use crate::membership::{Downgrade, Member};
 pub use json::ConfState;
 
-/// The buckets in byte order of their names, which is the order of a bbolt file and of the whole-database hash.
+/// The buckets in byte order of their names, which is the order of a bbolt file and of the
+/// whole-database hash.
 pub static BUCKETS: &[&str] = &[
     "alarm",
     "auth",

@@ -56,7 +56,8 @@ fn a_view_that_a_compaction_overtakes_is_refused() {
 
 #[test]
 fn the_revision_never_goes_below_what_was_compacted() {
-    // As an etcd before 3.5.16 leaves it: the last record was a tombstone, and the compaction at it has removed it.
+    // As an etcd before 3.5.16 leaves it: the last record was a tombstone, and the compaction at it
+    // has removed it.
     let lab = Lab::new(Options::default());
     let mark = |key| (schema::META, Op::Put(Bytes::from_static(key), compact_mark(9)));
     let ops = vec![mark(schema::SCHEDULED_COMPACT), mark(schema::FINISHED_COMPACT)];

@@ -1,4 +1,5 @@
-//! Tests of the machine as a whole: against a naive model, by script, and against values of a real etcd.
+//! Tests of the machine as a whole: against a naive model, by script, and against values of a real
+//! etcd.
 
 mod corners;
 mod lab;

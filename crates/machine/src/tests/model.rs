@@ -135,7 +135,8 @@ impl Model {
         kvs.iter().all(|kv| compare_one(compare, target, kv))
     }
 
-    /// The chosen branch of each transaction in the tree, pre-order, all judged before anything changes.
+    /// The chosen branch of each transaction in the tree, pre-order, all judged before anything
+    /// changes.
     fn decide(&self, txn: &pb::TxnRequest, path: &mut Vec<bool>) {
         let holds = txn.compare.iter().all(|compare| self.holds(compare));
         path.push(holds);
@@ -266,8 +267,8 @@ impl Model {
         Ok(())
     }
 
-    /// The hash by its definition; `None` where it is not a function of the history alone: nothing is alive at `revision`, and then what
-    /// counts is what is still there.
+    /// The hash by its definition; `None` where it is not a function of the history alone: nothing
+    /// is alive at `revision`, and then what counts is what is still there.
     pub(super) fn hash(&self, revision: i64) -> Option<KeyValueHash> {
         let keep = self.state(revision);
         if keep.is_empty() && self.compacted > 0 {

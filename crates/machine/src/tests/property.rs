@@ -1,4 +1,5 @@
-//! The machine against the model: random requests, with commits, compaction steps and crashes at random points.
+//! The machine against the model: random requests, with commits, compaction steps and crashes at
+//! random points.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -91,8 +92,8 @@ fn compare() -> impl Strategy<Value = pb::Compare> {
 
 const DEPTH: u32 = 2;
 
-/// A transaction tree. The API refuses puts and deletions that overlap, and etcd loses keys that one transaction deletes and puts again:
-/// these do not occur.
+/// A transaction tree. The API refuses puts and deletions that overlap, and etcd loses keys that
+/// one transaction deletes and puts again: these do not occur.
 fn txn(depth: u32) -> BoxedStrategy<pb::TxnRequest> {
     let range = (range(), prop::sample::select(vec![0, 0, 0, -1, 1, 3, 99]))
         .prop_map(|(range, revision)| Op::RequestRange(pb::RangeRequest { revision, ..range }));
@@ -187,7 +188,8 @@ fn range_yield(reply: &RangeReply) -> Yield {
     }
 }
 
-/// Orders of equal elements are unspecified: compares what is sorted by, and the set if it is whole.
+/// Orders of equal elements are unspecified: compares what is sorted by, and the set if it is
+/// whole.
 fn assert_same(request: &pb::RangeRequest, ours: &Yield, theirs: &Yield) {
     if request.sort_target == 0 || request.count_only {
         assert_eq!(ours, theirs, "{request:?}");

@@ -1,4 +1,5 @@
-//! Readers on threads of their own, while revisions are applied, committed and compacted: they see a whole state, or are refused.
+//! Readers on threads of their own, while revisions are applied, committed and compacted: they see
+//! a whole state, or are refused.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
