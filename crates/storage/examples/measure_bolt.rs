@@ -81,7 +81,7 @@ fn pairs(bucket: &[u8]) -> Box<dyn Iterator<Item = Pair>> {
         Ok((Bytes::from_static(key), Bytes::from_static(value)))
     };
     match bucket {
-        b"key" => Box::new((2..RECORDS + 2).map(record)),
+        b"key" => Box::new((2..RECORDS + 2).map(|revision| Ok(record(revision)))),
         b"meta" => Box::new(
             [
                 fixed(b"consistent_index", &[0, 0, 0, 0, 0, 0x20, 0, 0]),
@@ -95,7 +95,7 @@ fn pairs(bucket: &[u8]) -> Box<dyn Iterator<Item = Pair>> {
     }
 }
 
-fn record(revision: u64) -> Pair {
+fn record(revision: u64) -> (Bytes, Bytes) {
     let mut key = [0; 17];
     key[..8].copy_from_slice(&revision.to_be_bytes());
     key[8] = b'_';
@@ -107,5 +107,5 @@ fn record(revision: u64) -> Pair {
         value: vec![b'v'; VALUE_BYTES].into(),
         lease: 0,
     };
-    Ok((Bytes::copy_from_slice(&key), value.encode_to_vec().into()))
+    (Bytes::copy_from_slice(&key), value.encode_to_vec().into())
 }

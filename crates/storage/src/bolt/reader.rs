@@ -267,7 +267,7 @@ impl Node {
         Ok(Entry {
             key: self.bytes.slice(start..middle),
             value: self.bytes.slice(middle..middle + value),
-            is_bucket: field(0).is_some_and(|flags| flags as u32 & BUCKET != 0),
+            is_bucket: u32_at(&self.bytes, at).is_some_and(|flags| flags & BUCKET != 0),
         })
     }
 
@@ -321,25 +321,21 @@ fn find(source: &Source, root: Root, key: &[u8]) -> Result<Option<Entry>, Fault>
 /// Finds the valid meta page of the last transaction.
 fn current_meta(file: &dyn File, path: &Path) -> Result<Meta, Fault> {
     let first = read_meta(file, 0, path)?;
-    let second = match first {
-        Ok(meta) => read_meta(file, u64::from(meta.page_size), path)?.ok(),
-        // The page size is not known: look where the second page could begin.
-        Err(_) => {
-            let mut found = None;
-            let mut page_size = PAGE_BYTES_MIN;
-            while found.is_none() && page_size <= PAGE_BYTES_MAX {
-                let meta = read_meta(file, u64::from(page_size), path)?.ok();
-                found = meta.filter(|meta| meta.page_size == page_size);
-                page_size *= 2;
-            }
-            found
-        }
+    // Without the first the page size is not known: look wherever the second could begin.
+    let sizes = match first {
+        Ok(meta) => meta.page_size..=meta.page_size,
+        Err(_) => PAGE_BYTES_MIN..=PAGE_BYTES_MAX,
     };
+    let mut second = None;
+    let mut page_size = *sizes.start();
+    while second.is_none() && sizes.contains(&page_size) {
+        let meta = read_meta(file, u64::from(page_size), path)?.ok();
+        second = meta.filter(|meta| meta.page_size == page_size);
+        page_size *= 2;
+    }
     match (first, second) {
-        (Ok(first), Some(second)) if second.page_size == first.page_size => {
-            Ok(if second.txid > first.txid { second } else { first })
-        }
-        (Ok(meta), _) | (Err(_), Some(meta)) => Ok(meta),
+        (Ok(first), Some(second)) => Ok(if second.txid > first.txid { second } else { first }),
+        (Ok(meta), None) | (Err(_), Some(meta)) => Ok(meta),
         (Err(what), None) => Err(Fault::damaged(path, 0, what, REMEDY)),
     }
 }
