@@ -1,6 +1,7 @@
 //! Revisions: the store's clock.
 
-/// A position in the store's history: `main` counts write transactions, `sub` the changes inside one.
+/// A position in the store's history: `main` counts write transactions, `sub` the changes inside
+/// one.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision {
     /// The write transaction, from 2 on in a fresh store (`spec/grpc-api.md` §3.5).
