@@ -199,22 +199,40 @@ impl World {
                 self.give(Event::Defragment(token))?;
                 String::new()
             }
-            "member_update" => self.update_member(name, position(&mut args)?)?,
+            "member_update" | "member_remove" | "member_promote" | "member_add_learner" => {
+                self.change_member(name, &mut args)?
+            }
             _ => return Ok(None),
         };
         args.reject_next()?;
         Ok(Some(out))
     }
 
-    fn update_member(&mut self, name: String, url: &str) -> Ran {
-        let token = self.ask(name);
-        let node = &self.process()?.node;
-        let (id, member) = (node.request_ids().next(), node.gate().member());
+    /// Proposes a change of the membership: `member_<what> <id in hex> [url]`.
+    fn change_member(&mut self, name: String, args: &mut ArgumentConsumer<'_>) -> Ran {
+        let token = self.ask(name.clone());
+        let member = u64::from_str_radix(position(args)?, 16)?;
+        let (kind, context) = match name.split_whitespace().next() {
+            Some("member_remove") => (raftpb::ConfChangeType::ConfChangeRemoveNode, String::new()),
+            Some("member_promote") => (
+                raftpb::ConfChangeType::ConfChangeAddNode,
+                format!(r#"{{"id":{member},"peerURLs":null,"isPromote":true}}"#),
+            ),
+            Some("member_add_learner") => (
+                raftpb::ConfChangeType::ConfChangeAddLearnerNode,
+                format!(r#"{{"id":{member},"peerURLs":["{}"],"isLearner":true}}"#, position(args)?),
+            ),
+            _ => (
+                raftpb::ConfChangeType::ConfChangeUpdateNode,
+                format!(r#"{{"id":{member},"peerURLs":["{}"]}}"#, position(args)?),
+            ),
+        };
+        let id = self.process()?.node.request_ids().next();
         let change = raftpb::ConfChange {
             id,
-            r#type: raftpb::ConfChangeType::ConfChangeUpdateNode.into(),
+            r#type: kind.into(),
             node_id: member,
-            context: format!(r#"{{"id":{member},"peerURLs":["{url}"]}}"#).into(),
+            context: context.into(),
         };
         let data = change.encode_to_vec().into();
         self.give(Event::ProposeConfChange(Proposal { token, id, data }))?;
