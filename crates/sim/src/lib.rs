@@ -1,1 +1,5 @@
-//! See `docs/architecture.md`.
+//! Whole members in a simulated world: clock and disk from a seed, and judges of what the members do.
+
+pub mod clock;
+pub mod disk;
+pub mod rng;
