@@ -16,7 +16,7 @@ pub struct Now(pub Duration);
 /// One thing that happened to the member.
 #[derive(Debug)]
 pub enum Event {
-    /// Time has passed. Due every [`crate::Config::tick`]; late or missing ticks only delay.
+    /// Time has passed. Due every [`crate::RaftConfig::tick`]; late or missing ticks only delay.
     Tick {
         /// The time.
         now: Now,

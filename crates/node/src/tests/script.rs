@@ -200,7 +200,7 @@ impl World {
                 String::new()
             }
             "member_update" | "member_remove" | "member_promote" | "member_add_learner" => {
-                self.change_member(name, &mut args)?
+                self.change_member(&name, &mut args)?
             }
             _ => return Ok(None),
         };
@@ -209,8 +209,8 @@ impl World {
     }
 
     /// Proposes a change of the membership: `member_<what> <id in hex> [url]`.
-    fn change_member(&mut self, name: String, args: &mut ArgumentConsumer<'_>) -> Ran {
-        let token = self.ask(name.clone());
+    fn change_member(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Ran {
+        let token = self.ask(name.to_owned());
         let member = u64::from_str_radix(position(args)?, 16)?;
         let (kind, context) = match name.split_whitespace().next() {
             Some("member_remove") => (raftpb::ConfChangeType::ConfChangeRemoveNode, String::new()),
