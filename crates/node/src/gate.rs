@@ -15,6 +15,7 @@ pub struct Gate {
     applied: AtomicU64,
     applied_term: AtomicU64,
     is_lone_leader: AtomicBool,
+    is_announced: AtomicBool,
     alarms: AtomicU8,
     leader_changes: AtomicU64,
     pending_proposals: AtomicU64,
@@ -31,6 +32,7 @@ pub(crate) struct Published {
     pub(crate) applied: u64,
     pub(crate) applied_term: u64,
     pub(crate) is_lone_leader: bool,
+    pub(crate) is_announced: bool,
     pub(crate) alarms: Alarms,
     pub(crate) pending_proposals: u64,
     pub(crate) finished_compaction: i64,
@@ -58,6 +60,7 @@ impl Gate {
             applied: AtomicU64::new(0),
             applied_term: AtomicU64::new(0),
             is_lone_leader: AtomicBool::new(false),
+            is_announced: AtomicBool::new(false),
             alarms: AtomicU8::new(0),
             leader_changes: AtomicU64::new(0),
             pending_proposals: AtomicU64::new(0),
@@ -80,6 +83,7 @@ impl Gate {
         let alarms = if state.alarms.has_no_space { NO_SPACE } else { 0 }
             | if state.alarms.is_corrupt { CORRUPT } else { 0 };
         self.alarms.store(alarms, Ordering::Relaxed);
+        self.is_announced.store(state.is_announced, Ordering::Release);
         // Sequentially consistent: it is false before this node does anything that lets another one lead.
         self.is_lone_leader.store(state.is_lone_leader, Ordering::SeqCst);
     }
@@ -112,6 +116,12 @@ impl Gate {
     /// Tells whether this member follows without a vote.
     pub fn is_learner(&self) -> bool {
         self.is_learner.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether name and client URLs of this member went through the log since the start: then all that was
+    /// acknowledged before the start is applied here.
+    pub fn is_announced(&self) -> bool {
+        self.is_announced.load(Ordering::Acquire)
     }
 
     /// Returns the commit index.
@@ -180,12 +190,14 @@ mod tests {
             applied: 11,
             applied_term: 2,
             is_lone_leader: true,
+            is_announced: true,
             alarms: Alarms { has_no_space: false, is_corrupt: true },
             pending_proposals: 4,
             finished_compaction: 5,
         };
         gate.publish(state);
         assert!(gate.is_leader() && gate.reads_need_no_round() && gate.is_corrupt());
+        assert!(gate.is_announced());
         assert!(!gate.has_no_space());
         assert_eq!((gate.term(), gate.commit_index(), gate.applied_index()), (3, 12, 11));
         gate.publish(Published { leader: 0, ..state });

@@ -342,6 +342,7 @@ impl Node {
             applied: applied.index,
             applied_term: applied.term,
             is_lone_leader: self.is_lone_leader(),
+            is_announced: self.upkeep.is_announced(),
             alarms: Alarms {
                 has_no_space: has(AlarmType::Nospace),
                 is_corrupt: has(AlarmType::Corrupt),

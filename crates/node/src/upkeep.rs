@@ -39,6 +39,13 @@ enum Task {
     Done,
 }
 
+impl Upkeep {
+    /// Tells whether name and client URLs went through the log.
+    pub(crate) fn is_announced(&self) -> bool {
+        self.attributes == Task::Done
+    }
+}
+
 impl Node {
     /// Lets a tick pass.
     pub(crate) fn tick(&mut self, now: Now, effects: &mut Effects) {

@@ -185,7 +185,7 @@ impl Member {
             self.accept(&mut acceptors, bound);
         }
         let outcome = tokio::select! {
-            () = ready(&self.shared) => {
+            () = ready(&self.shared.doors.gate) => {
                 tracing::info!(
                     local_member_id = format!("{:x}", self.shared.identity.member_id),
                     cluster_id = format!("{:x}", self.shared.identity.cluster_id),
@@ -260,16 +260,10 @@ enum Outcome {
     Ended(Option<Stop>),
 }
 
-/// Waits until the member has a leader and the cluster knows its name and client URLs.
-async fn ready(shared: &Shared) {
-    let gate: &Gate = &shared.doors.gate;
-    loop {
-        let membership = shared.doors.reader.membership();
-        let is_published =
-            membership.member(gate.member()).is_some_and(|member| !member.client_urls.is_empty());
-        if gate.leader() != 0 && is_published {
-            return;
-        }
+/// Waits until the member has a leader and has announced itself through the log: from then on even its local reads
+/// show all that was acknowledged before the start.
+async fn ready(gate: &Gate) {
+    while gate.leader() == 0 || !gate.is_announced() {
         tokio::time::sleep(READY_POLL).await;
     }
 }
