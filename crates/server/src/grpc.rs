@@ -4,6 +4,7 @@
 //! once into the bytes that go to the socket (`docs/decisions/0003`). Nothing outside this folder names a type of the HTTP/2 library.
 
 pub mod call;
+pub mod coalesce;
 pub mod connection;
 pub mod error;
 pub mod guard;

@@ -4,17 +4,19 @@
 //! reads that are answered from memory finish there and never become a task of their own.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::server::{Builder, Connection};
+use h2::server::Builder;
 use h2::{Ping, PingPong, Reason};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::call;
+use super::coalesce::coalesce;
 use super::guard::Guarded;
 use crate::service::Services;
 use crate::drain::Draining;
@@ -30,6 +32,8 @@ const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
 const SEND_BUFFER_BYTES_MAX: usize = 256 << 10;
 /// Streams a client may have open at once, whatever the configuration allows: each costs memory. Clients queue beyond.
 const CONCURRENT_STREAMS_MAX: u32 = 100_000;
+/// Time a client has to take the last frames.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time a client has for the preface and its first SETTINGS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,53 +49,74 @@ pub async fn serve<T>(
 {
     let answered = Rc::new(Cell::new(false));
     let guarded = Guarded::new(io, services.limits().ping_interval_min, Rc::clone(&answered));
-    let handshake = builder(&services).handshake::<_, Bytes>(guarded);
+    let (io, flusher) = coalesce(guarded);
+    let handshake = builder(&services).handshake::<_, Bytes>(io);
     let Ok(Ok(mut connection)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await else {
         tracing::debug!("a client did not complete the HTTP/2 handshake");
         return;
     };
     let limits = services.limits();
-    let keepalive = connection
-        .ping_pong()
-        .filter(|_| !limits.keepalive_interval.is_zero())
-        .map(|pings| keep_alive(pings, limits.keepalive_interval, limits.keepalive_timeout));
+    let pings = connection.ping_pong().filter(|_| !limits.keepalive_interval.is_zero());
+    let interval = limits.keepalive_interval;
+    let timeout = limits.keepalive_timeout;
     let mut keepalive = std::pin::pin!(async {
-        match keepalive {
-            Some(keepalive) => keepalive.await,
+        match pings {
+            Some(pings) => keep_alive(pings, interval, timeout).await,
             None => std::future::pending().await,
         }
     });
     let mut drained = std::pin::pin!(draining.wait());
     let mut is_draining = false;
-    loop {
-        tokio::select! {
-            biased;
-            accepted = connection.accept() => match accepted {
+    let turns = poll_fn(|context| {
+        if !is_draining && drained.as_mut().poll(context).is_ready() {
+            is_draining = true;
+            connection.graceful_shutdown();
+        }
+        let mut ended = false;
+        while !ended && let Poll::Ready(accepted) = connection.poll_accept(context) {
+            match accepted {
                 Some(Ok((request, respond))) => {
-                    let services = Rc::clone(&services);
-                    match &pages {
-                        Some(pages) if !call::is_grpc(request.headers()) => {
-                            answered.set(true);
-                            let pages = Arc::clone(pages);
-                            start(async move {
-                                over_http2::serve(services, &pages, request, respond).await;
-                            });
-                        }
-                        _ => start(call::serve(services, request, respond, Rc::clone(&answered))),
-                    }
+                    dispatch(&services, pages.as_ref(), request, respond, &answered);
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "a client broke the HTTP/2 connection");
-                    return;
+                    ended = true;
                 }
-                None => return,
-            },
-            () = &mut drained, if !is_draining => {
-                is_draining = true;
-                connection.graceful_shutdown();
+                None => ended = true,
             }
-            () = &mut keepalive => return give_up(connection).await,
         }
+        let flushed = flusher.poll_flush(context);
+        if ended || matches!(flushed, Poll::Ready(Err(_))) {
+            return Poll::Ready(());
+        }
+        keepalive.as_mut().poll(context)
+    });
+    turns.await;
+    connection.abrupt_shutdown(Reason::NO_ERROR);
+    let closed = poll_fn(|context| {
+        let closed = connection.poll_closed(context).map(drop);
+        flusher.poll_flush(context).is_ready();
+        closed
+    });
+    // Whether the client could still be told does not matter: the connection is dropped.
+    drop(tokio::time::timeout(FAREWELL_TIMEOUT, closed).await);
+}
+
+fn dispatch(
+    services: &Rc<Services>,
+    pages: Option<&Arc<Pages>>,
+    request: http::Request<h2::RecvStream>,
+    respond: h2::server::SendResponse<Bytes>,
+    answered: &Rc<Cell<bool>>,
+) {
+    let services = Rc::clone(services);
+    match pages {
+        Some(pages) if !call::is_grpc(request.headers()) => {
+            answered.set(true);
+            let pages = Arc::clone(pages);
+            start(async move { over_http2::serve(services, &pages, request, respond).await });
+        }
+        _ => start(call::serve(services, request, respond, Rc::clone(answered))),
     }
 }
 
@@ -124,15 +149,4 @@ async fn keep_alive(mut pings: PingPong, interval: Duration, timeout: Duration) 
             Ok(Err(_)) | Err(_) => return,
         }
     }
-}
-
-/// Tells the client and closes.
-async fn give_up<T>(mut connection: Connection<T, Bytes>)
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    connection.abrupt_shutdown(Reason::NO_ERROR);
-    let closed = std::future::poll_fn(|context| connection.poll_closed(context));
-    // Whether it could still be told does not matter: the connection is dropped.
-    drop(tokio::time::timeout(Duration::from_secs(1), closed).await);
 }

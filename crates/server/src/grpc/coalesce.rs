@@ -1,0 +1,197 @@
+//! All frames of one turn of a connection leave in one write (design §3).
+//!
+//! The HTTP/2 library flushes after nearly every DATA frame, which costs a system call and a TCP segment each. Here its
+//! writes are collected, and the connection's task sends them when the library has nothing more to say: a turn that
+//! answers eight requests makes one write.
+//!
+//! Bound: the buffer takes [`BUFFER_BYTES_MAX`] and what one write brings beyond; then the library has to wait for
+//! the socket.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes collected before they are written in the middle of a turn.
+const BUFFER_BYTES_MAX: usize = 128 << 10;
+/// A buffer larger than this is given back when it is empty: idle connections hold little.
+const BUFFER_BYTES_KEPT: usize = 16 << 10;
+
+/// The library's end: collects writes.
+#[derive(Debug)]
+pub struct Coalesced<T> {
+    shared: Rc<RefCell<Shared<T>>>,
+}
+
+/// The connection task's end: sends what was collected.
+#[derive(Debug)]
+pub struct Flusher<T> {
+    shared: Rc<RefCell<Shared<T>>>,
+}
+
+#[derive(Debug)]
+struct Shared<T> {
+    io: T,
+    out: BytesMut,
+}
+
+/// Splits `io` into the two ends.
+pub fn coalesce<T>(io: T) -> (Coalesced<T>, Flusher<T>) {
+    let shared = Rc::new(RefCell::new(Shared { io, out: BytesMut::new() }));
+    (Coalesced { shared: Rc::clone(&shared) }, Flusher { shared })
+}
+
+impl<T: AsyncWrite + Unpin> Flusher<T> {
+    /// Writes what was collected; pending while the socket takes no more.
+    pub fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.borrow_mut().poll_send(context)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Shared<T> {
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(context, &self.out))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(written);
+        }
+        if self.out.capacity() > BUFFER_BYTES_KEPT {
+            self.out = BytesMut::new();
+        } else {
+            // Everything is written: the buffer begins at its start again.
+            self.out.clear();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Makes room, if there is none, by writing.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.out.len() < BUFFER_BYTES_MAX { Poll::Ready(Ok(())) } else { self.poll_send(context) }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Coalesced<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.shared.borrow_mut().io).poll_read(context, out)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut shared = self.shared.borrow_mut();
+        ready!(shared.poll_room(context))?;
+        shared.out.extend_from_slice(data);
+        Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut shared = self.shared.borrow_mut();
+        ready!(shared.poll_room(context))?;
+        for slice in slices {
+            shared.out.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Does nothing: the connection's task flushes at the end of its turn.
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut shared = self.shared.borrow_mut();
+        ready!(shared.poll_send(context))?;
+        Pin::new(&mut shared.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Takes what it is given, up to a bound, and counts the calls.
+    #[derive(Debug, Default)]
+    struct Socket {
+        written: Vec<u8>,
+        calls: usize,
+        room: usize,
+    }
+
+    impl AsyncWrite for Socket {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let taken = data.len().min(self.room);
+            if taken == 0 {
+                return Poll::Pending;
+            }
+            self.calls += 1;
+            self.room -= taken;
+            self.written.extend_from_slice(&data[..taken]);
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_turn_is_one_write() {
+        let (mut ours, flusher) = coalesce(Socket { room: usize::MAX, ..Socket::default() });
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..8 {
+            assert!(Pin::new(&mut ours).poll_write(&mut context, b"frame").is_ready());
+            assert!(Pin::new(&mut ours).poll_flush(&mut context).is_ready());
+        }
+        assert!(flusher.poll_flush(&mut context).is_ready());
+        let shared = flusher.shared.borrow();
+        assert_eq!((shared.io.calls, shared.io.written.len()), (1, 40));
+    }
+
+    #[test]
+    fn a_socket_that_takes_nothing_holds_the_library_back() {
+        let (mut ours, flusher) = coalesce(Socket::default());
+        let mut context = Context::from_waker(Waker::noop());
+        let data = [0; 4096];
+        let mut accepted = 0;
+        while Pin::new(&mut ours).poll_write(&mut context, &data).is_ready() {
+            accepted += data.len();
+        }
+        assert_eq!(accepted, BUFFER_BYTES_MAX);
+        assert!(flusher.poll_flush(&mut context).is_pending());
+        flusher.shared.borrow_mut().io.room = usize::MAX;
+        assert!(flusher.poll_flush(&mut context).is_ready());
+        assert_eq!(flusher.shared.borrow().io.written.len(), accepted);
+    }
+}
