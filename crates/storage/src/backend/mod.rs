@@ -4,7 +4,7 @@
 //! the disk, and takes no lock of its own: whoever opens it holds the data directory's. Layout: `docs/formats/backend.md`.
 //!
 //! Commits come one after the other; readers hold up nothing and wait for nothing. A damaged record, block or file is a
-//! [`Fault`], see [`checked`] for how far that goes.
+//! [`Fault`]; `checked.rs` says how far that goes.
 
 mod batch;
 mod checked;

@@ -4,9 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::entries::{Entries, Reached};
-use super::page::{
-    COUNT_MAX, FREELIST, HEADER_BYTES, Header, META, NO_FREELIST, u64_at,
-};
+use super::page::{COUNT_MAX, FREELIST, HEADER_BYTES, Header, META, NO_FREELIST, u64_at};
 use super::reader::{Bolt, Root};
 use crate::disk::{Disk, OpenMode};
 use crate::fault::{Fault, OrFault};

@@ -30,7 +30,8 @@ impl Pages {
     /// Says in the header of the node begun at `start` how many pages it covers, and fills the last.
     fn finish_node(&mut self, start: usize) {
         let pages = (self.out.len() - start).div_ceil(self.page_size);
-        self.out[start + 12..start + HEADER_BYTES].copy_from_slice(&narrow::<u32>(pages - 1).to_le_bytes());
+        self.out[start + 12..start + HEADER_BYTES]
+            .copy_from_slice(&narrow::<u32>(pages - 1).to_le_bytes());
         self.out.resize(start + pages * self.page_size, 0);
     }
 
@@ -80,5 +81,6 @@ pub(super) fn append_leaf(page: u64, flags: u32, pairs: &[(Bytes, Bytes)], out: 
 }
 
 fn narrow<T: TryFrom<usize, Error: std::fmt::Debug>>(number: usize) -> T {
-    T::try_from(number).expect("lengths were checked: a node has less than 65,535 elements in less than 4 GiB")
+    T::try_from(number)
+        .expect("lengths were checked: a node has less than 65,535 elements in less than 4 GiB")
 }

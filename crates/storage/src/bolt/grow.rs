@@ -62,7 +62,13 @@ impl<P: Part> Tree<P> {
     /// Begins a tree whose first page is `next_page`.
     pub(super) fn new(page_size: u32, next_page: u64) -> Self {
         let page_size = u64::from(page_size);
-        Self { page_size, next_page, leaf: Vec::new(), leaf_bytes: HEADER_BYTES, levels: Vec::new() }
+        Self {
+            page_size,
+            next_page,
+            leaf: Vec::new(),
+            leaf_bytes: HEADER_BYTES,
+            levels: Vec::new(),
+        }
     }
 
     /// The first page that no node has taken.

@@ -78,7 +78,11 @@ fn assert_reads_back(image: &[u8], buckets: &Buckets) {
     }
     let summary = bolt.check().unwrap();
     assert_eq!(summary.pairs, buckets.iter().map(|(_, pairs)| pairs.len() as u64).sum::<u64>());
-    assert_eq!(summary.pages * u64::from(bolt.page_size()), image.len() as u64, "no page is wasted");
+    assert_eq!(
+        summary.pages * u64::from(bolt.page_size()),
+        image.len() as u64,
+        "no page is wasted"
+    );
 }
 
 #[test]
@@ -138,7 +142,8 @@ fn trees_have_many_levels_and_no_lonely_children() {
 #[test]
 fn large_values_cover_pages_of_their_own() {
     let sizes = [0, 4000, 4096, 70_000, 1, 300_000, 5];
-    let pairs = sizes.iter().zip(0_u8..).map(|(size, i)| (vec![i + 1].into(), vec![i; *size].into()));
+    let pairs =
+        sizes.iter().zip(0_u8..).map(|(size, i)| (vec![i + 1].into(), vec![i; *size].into()));
     let buckets = vec![("key", pairs.collect())];
     for page_size in [1024, 4096, 65_536] {
         assert_reads_back(&image(page_size, &buckets), &buckets);
@@ -167,7 +172,8 @@ fn a_source_that_changes_between_the_passes_is_noticed() {
     for pairs in [vec![], numbered(2, 4), numbered(3, 5), numbered(4, 4)] {
         assert!(matches!(changed(0, pairs), Error::Changed { bucket } if bucket == "a"));
     }
-    for pairs in [vec![], numbered(1, 50), numbered(400, 50), numbered(500, 80), numbered(900, 50)] {
+    for pairs in [vec![], numbered(1, 50), numbered(400, 50), numbered(500, 80), numbered(900, 50)]
+    {
         assert!(matches!(changed(1, pairs), Error::Changed { bucket } if bucket == "b"));
     }
     let mut swapped = numbered(500, 50);
@@ -293,7 +299,9 @@ fn faults_name_file_and_offset() {
     let mut image = image(4096, &vec![("key", numbered(100, 100))]);
     image[3 * 4096] = 9;
     let fault = open(&image).unwrap().check().unwrap_err();
-    assert!(matches!(&fault, Fault::Damaged { path, offset: 12_288, .. } if path == Path::new("db")));
+    assert!(
+        matches!(&fault, Fault::Damaged { path, offset: 12_288, .. } if path == Path::new("db"))
+    );
 }
 
 #[test]
@@ -312,8 +320,9 @@ fn any_pairs() -> impl Strategy<Value = Vec<Pair>> {
         9 => vec(any::<u8>(), 0..300),
         1 => vec(any::<u8>(), 3000..9000),
     ];
-    btree_map(key, value, 0..200)
-        .prop_map(|pairs| pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    btree_map(key, value, 0..200).prop_map(|pairs| {
+        pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+    })
 }
 
 proptest! {

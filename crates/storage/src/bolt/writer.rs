@@ -362,7 +362,9 @@ fn inline_pairs(
         if pairs.last().is_some_and(|(last, _)| *last >= key) {
             return Err(Error::Unordered { what: "keys" });
         }
-        left = left.checked_sub(pair_bytes(key.len(), value.len())).ok_or_else(|| planned.changed())?;
+        left = left
+            .checked_sub(pair_bytes(key.len(), value.len()))
+            .ok_or_else(|| planned.changed())?;
         pairs.push((key, value));
     }
     if left == 0 { Ok(pairs) } else { Err(planned.changed()) }

@@ -149,6 +149,34 @@ fn defragmenting_gives_space_back() {
 }
 
 #[test]
+fn readers_on_other_threads_see_whole_commits_only() {
+    const COMMITS: u64 = 60;
+    let backend = open(MemDisk::new()).unwrap();
+    let number = |i: u64| Bytes::copy_from_slice(&i.to_be_bytes());
+    commit(&backend, vec![(META, put("last", number(0))), (KEY, put(number(0), "v"))]);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut seen = number(0);
+                while seen < number(COMMITS) {
+                    let reader = backend.reader().unwrap();
+                    let last = reader.get(META, b"last").unwrap().unwrap();
+                    assert!(last >= seen, "time does not run backwards");
+                    assert_eq!(reader.last(KEY).unwrap().unwrap().0, last);
+                    seen = last;
+                }
+            });
+        }
+        for i in 1..=COMMITS {
+            commit(&backend, vec![(META, put("last", number(i))), (KEY, put(number(i), "v"))]);
+            if i % 20 == 0 {
+                backend.defragment().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
 fn tables_of_a_newer_list_are_added() {
     let disk = MemDisk::new();
     let open = |tables| Backend::open(Arc::new(disk.clone()), path(), tables, Options::default());
