@@ -1,4 +1,6 @@
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::collection::{btree_map, vec};
@@ -7,6 +9,7 @@ use proptest::prelude::*;
 use super::page::{BRANCH, FREELIST, HEADER_BYTES, Header, LEAF, Meta};
 use super::writer::{Error, PAGE_BYTES};
 use super::*;
+use crate::backend::{self, Backend, Op, TableId, WriteBatch};
 use crate::disk::{Disk, OpenMode};
 use crate::fault::Fault;
 use crate::mem::MemDisk;
@@ -312,6 +315,48 @@ fn a_missing_file_is_no_damage() {
     let disk = MemDisk::new();
     disk.open(Path::new("db"), OpenMode::Create).unwrap();
     assert!(matches!(Bolt::open(&disk, Path::new("db")), Err(Fault::Damaged { .. })));
+}
+
+/// How a snapshot is made: one reader for both passes, and nothing borrowed, so that the stream may move between threads.
+#[test]
+fn a_backend_streams_as_an_image() {
+    const TABLES: &[&str] = &["key", "meta"];
+    let disk = Arc::new(MemDisk::new());
+    let options = backend::Options::default();
+    let backend = Backend::open(disk, Path::new("backend"), TABLES, options).unwrap();
+    let key = |i: u64| Bytes::copy_from_slice(&i.to_be_bytes());
+    let put = |i| (TableId(0), Op::Put(key(i), vec![3; 200].into()));
+    backend.commit(&WriteBatch { ops: (0..2000).map(put).collect() }).unwrap();
+
+    let reader = backend.reader().unwrap();
+    let mut planner = Planner::new(PAGE_BYTES).unwrap();
+    for (table, name) in (0..).map(TableId).zip(TABLES) {
+        planner.bucket(name.as_bytes()).unwrap();
+        let mut planned = Ok(());
+        let plan = |key: &[u8], value: &[u8]| {
+            planned = planner.pair(key.len(), value.len());
+            if planned.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        reader.scan(table, .., plan).unwrap();
+        planned.unwrap();
+    }
+    let mut writer = Writer::new(planner.finish(), move |name: &[u8]| {
+        let table = (0..).map(TableId).zip(TABLES).find(|(_, table)| table.as_bytes() == name);
+        reader.range(table.unwrap().0, ..)
+    });
+    // What is committed meanwhile is not in the image.
+    backend.commit(&WriteBatch { ops: (2000..2500).map(put).collect() }).unwrap();
+    let stream = std::thread::scope(|scope| {
+        let run = move || {
+            let (mut image, mut piece) = (Vec::new(), Vec::new());
+            while writer.next_piece(&mut piece).unwrap() {
+                image.extend_from_slice(&piece);
+            }
+            image
+        };
+        scope.spawn(run).join().unwrap()
+    });
+    assert_eq!(check_image(&stream).unwrap().pairs, 2000);
 }
 
 fn any_pairs() -> impl Strategy<Value = Vec<Pair>> {
