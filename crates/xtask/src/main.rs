@@ -2,6 +2,7 @@
 
 mod ci;
 mod codegen;
+mod diff;
 mod tidy;
 mod workspace;
 
@@ -12,6 +13,7 @@ usage: cargo xtask <subcommand>
 
   ci                  everything a change has to pass
   codegen [--check]   generate crates/proto/src/generated from its definitions; only compare with --check
+  diff ...            compare our binary with the real etcd, request by request
   tidy                check the house rules that no compiler knows
 ";
 
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(),
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
+        ["diff", arguments @ ..] => diff::run(arguments),
         ["tidy"] => tidy::run(),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };

@@ -1,0 +1,63 @@
+//! The differences that are known and intended, each with its reason; `docs/compatibility.md` mirrors them.
+//!
+//! They are looked at only after a strict comparison failed, and counted, so that a run tells how often each was met.
+
+use super::compare::Exchange;
+use super::generate::Call;
+use super::grpc::Answer;
+
+/// One intended difference.
+pub(crate) struct Known {
+    pub(crate) name: &'static str,
+    pub(crate) reason: &'static str,
+    applies: fn(&Exchange<'_>) -> bool,
+}
+
+pub(crate) static KNOWN: [Known; 2] = [
+    Known {
+        name: "wording of protobuf errors",
+        reason: "both refuse the bytes with Internal; what follows `grpc: error unmarshalling request:` is the \
+                 text of the protobuf library",
+        applies: |exchange| match exchange {
+            Exchange::Grpc { call, reference, subject } => unreadable(call, reference, subject),
+            Exchange::Gateway { .. } => false,
+        },
+    },
+    Known {
+        name: "wording of JSON errors",
+        reason: "both refuse the body with 400 and code 3; the text is that of the JSON library, and etcd's own \
+                 varies from build to build on purpose",
+        applies: |exchange| match exchange {
+            Exchange::Grpc { .. } => false,
+            Exchange::Gateway { reference, subject, .. } => {
+                let refused = |value: &serde_json::Value| value["code"] == 3;
+                reference.status == 400
+                    && subject.status == 400
+                    && reference.kind == subject.kind
+                    && reference.values.len() == subject.values.len()
+                    && reference.values.iter().all(refused)
+                    && subject.values.iter().all(refused)
+                    && reference.values.iter().all(|value| {
+                        // etcd's own refusals have exact texts.
+                        value["message"]
+                            .as_str()
+                            .is_some_and(|text| !text.starts_with("etcdserver:"))
+                    })
+            }
+        },
+    },
+];
+
+fn unreadable(call: &Call, reference: &Answer, subject: &Answer) -> bool {
+    const INTERNAL: &str = "13";
+    const START: &str = "grpc: error unmarshalling request: ";
+    call.malformed
+        && [reference, subject]
+            .iter()
+            .all(|answer| answer.code == INTERNAL && answer.text.starts_with(START))
+}
+
+/// Returns which known difference this is.
+pub(crate) fn find(exchange: &Exchange<'_>) -> Option<usize> {
+    KNOWN.iter().position(|known| (known.applies)(exchange))
+}
