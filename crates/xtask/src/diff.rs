@@ -28,6 +28,9 @@ use seed::{Plan, Tally};
 const USAGE: &str = "\
 usage: cargo xtask diff --reference PATH --subject PATH [--seeds A..B] [--steps N] [--gateway-every K] [--jobs J]";
 
+/// What a seed has counted and whether it found a difference, unless it could not be run.
+type Outcome = Result<(Tally, Result<()>)>;
+
 /// What the command line asks for.
 struct Options {
     seeds: Range<u64>,
@@ -66,15 +69,7 @@ fn run_seeds(options: &Options) -> Result<(Tally, usize)> {
     std::thread::scope(|scope| -> Result<()> {
         for _ in 0..options.jobs {
             let (sender, next) = (sender.clone(), &next);
-            scope.spawn(move || {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let is_over = seed >= options.seeds.end;
-                    if is_over || sender.send(run_seed(options, seed)).is_err() {
-                        break;
-                    }
-                }
-            });
+            scope.spawn(move || work(options, next, &sender));
         }
         drop(sender);
         for outcome in receiver {
@@ -90,7 +85,18 @@ fn run_seeds(options: &Options) -> Result<(Tally, usize)> {
     Ok((total, differences))
 }
 
-fn run_seed(options: &Options, seed: u64) -> Result<(Tally, Result<()>)> {
+/// Runs one seed after the other until none is left.
+fn work(options: &Options, next: &AtomicU64, outcomes: &mpsc::Sender<Outcome>) {
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        let is_over = seed >= options.seeds.end;
+        if is_over || outcomes.send(run_seed(options, seed)).is_err() {
+            return;
+        }
+    }
+}
+
+fn run_seed(options: &Options, seed: u64) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let plan = Plan {
         reference: &options.reference,

@@ -8,12 +8,16 @@
 //! | `LeaseTimeToLive` | `TTL` within 3 s, keys sorted | time passes; etcd gives the keys in the order of a hash map |
 //! | `Status` | without `dbSize` and `dbSizeInUse`; spaces in alarm texts squeezed | two storage engines; etcd varies the spaces |
 //! | `Status` | `raftAppliedIndex` may be one behind `raftIndex` | etcd answers a request before it counts it as applied |
+//! | `LeaseLeases` | in any order | the order is by remaining time, and leases may end within the same tick of a clock |
 //! | after the client's deadline | without the text | nobody reads it: etcd resets the stream |
 //! | `Range` in an order other than by key | elements that are equal in that order, in any order | etcd's sort is not stable |
 
+use bytes::Bytes;
 use prost::Message as _;
 use prost_reflect::DynamicMessage;
-use proto::etcdserverpb::{LeaseTimeToLiveResponse, RangeRequest, RangeResponse, StatusResponse};
+use proto::etcdserverpb::{
+    LeaseLeasesResponse, LeaseTimeToLiveResponse, RangeRequest, RangeResponse, StatusResponse,
+};
 use proto::mvccpb::KeyValue;
 
 use super::generate::Call;
@@ -95,13 +99,13 @@ fn show(descriptor: Option<&prost_reflect::MessageDescriptor>, message: &[u8]) -
 
 fn same_message(call: &Call, one: &[u8], two: &[u8]) -> bool {
     match call.method.name {
-        "LeaseTimeToLive" => both(one, two, |one, two| same_time_to_live(one, two)),
+        "LeaseTimeToLive" => both(one, two, same_time_to_live),
+        "LeaseLeases" => both(one, two, |one, two| sorted_leases(one) == sorted_leases(two)),
         "Status" => both(one, two, |one, two| stable_status(one) == stable_status(two)),
         "Range" => match RangeRequest::decode(call.message.as_ref()) {
-            Ok(request) => both(one, two, |one, two| same_range(&request, one, two)),
+            Ok(request) => both(one, two, |one, two| same_range(&request, &one, &two)),
             Err(_) => false,
         },
-        // Also what is equal but for the order of fields on the wire.
         _ => false,
     }
 }
@@ -126,6 +130,11 @@ fn same_time_to_live(mut one: LeaseTimeToLiveResponse, mut two: LeaseTimeToLiveR
     one == two
 }
 
+fn sorted_leases(mut answer: LeaseLeasesResponse) -> LeaseLeasesResponse {
+    answer.leases.sort_by_key(|lease| lease.id);
+    answer
+}
+
 fn stable_status(mut status: StatusResponse) -> StatusResponse {
     (status.db_size, status.db_size_in_use) = (0, 0);
     if status.raft_applied_index + 1 == status.raft_index {
@@ -138,14 +147,14 @@ fn stable_status(mut status: StatusResponse) -> StatusResponse {
 }
 
 /// Equal elements may change places, and when the limit cuts them, either may be the one that is left.
-fn same_range(request: &RangeRequest, one: RangeResponse, two: RangeResponse) -> bool {
+fn same_range(request: &RangeRequest, one: &RangeResponse, two: &RangeResponse) -> bool {
     if request.sort_target == 0 {
         return one == two;
     }
     let order = |kv: &KeyValue| match request.sort_target {
-        1 => (kv.version, Default::default()),
-        2 => (kv.create_revision, Default::default()),
-        3 => (kv.mod_revision, Default::default()),
+        1 => (kv.version, Bytes::new()),
+        2 => (kv.create_revision, Bytes::new()),
+        3 => (kv.mod_revision, Bytes::new()),
         _ => (0, kv.value.clone()),
     };
     let heads = one.header == two.header && one.count == two.count && one.more == two.more;
@@ -158,7 +167,7 @@ fn same_range(request: &RangeRequest, one: RangeResponse, two: RangeResponse) ->
         kvs.sort_by(|one, two| one.key.cmp(&two.key));
         kvs
     };
-    heads && same_order && whole(&one) == whole(&two)
+    heads && same_order && whole(one) == whole(two)
 }
 
 #[cfg(test)]
@@ -180,19 +189,19 @@ mod tests {
         let two = range(&[kv("b", 1), kv("a", 1), kv("c", 2)], false);
         let three = range(&[kv("a", 1), kv("c", 2), kv("b", 1)], false);
         let four = range(&[kv("a", 1), kv("x", 1), kv("c", 2)], false);
-        assert!(same_range(&by_version, one.clone(), two.clone()));
-        assert!(!same_range(&RangeRequest::default(), one.clone(), two));
-        assert!(!same_range(&by_version, one.clone(), three));
-        assert!(!same_range(&by_version, one, four));
+        assert!(same_range(&by_version, &one, &two));
+        assert!(!same_range(&RangeRequest::default(), &one, &two));
+        assert!(!same_range(&by_version, &one, &three));
+        assert!(!same_range(&by_version, &one, &four));
     }
 
     #[test]
     fn only_the_last_group_may_be_cut() {
         let by_version = RangeRequest { sort_target: 1, ..RangeRequest::default() };
         let one = range(&[kv("a", 1), kv("b", 2)], true);
-        assert!(same_range(&by_version, one.clone(), range(&[kv("a", 1), kv("c", 2)], true)));
-        assert!(!same_range(&by_version, one.clone(), range(&[kv("c", 1), kv("b", 2)], true)));
-        assert!(!same_range(&by_version, one, range(&[kv("a", 1), kv("c", 2)], false)));
+        assert!(same_range(&by_version, &one, &range(&[kv("a", 1), kv("c", 2)], true)));
+        assert!(!same_range(&by_version, &one, &range(&[kv("c", 1), kv("b", 2)], true)));
+        assert!(!same_range(&by_version, &one, &range(&[kv("a", 1), kv("c", 2)], false)));
     }
 
     #[test]

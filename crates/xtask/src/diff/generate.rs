@@ -127,12 +127,17 @@ impl Generator {
             request.sort_order = random.pick(&[0, 3, -1, i32::MAX]);
             request.sort_target = random.pick(&[0, 5, -1, i32::MIN]);
         }
-        if random.chance(100) {
-            request.min_mod_revision = random.within(-2, view.revision + 2);
-            request.max_create_revision = random.within(0, view.revision + 2);
-        } else if random.chance(100) {
-            request.max_mod_revision = random.within(-2, view.revision + 2);
-            request.min_create_revision = random.within(0, view.revision + 2);
+        let newest = view.revision + 2;
+        match random.weighted(&[800, 100, 100]) {
+            0 => {}
+            1 => {
+                request.min_mod_revision = random.within(-2, newest);
+                request.max_create_revision = random.within(0, newest);
+            }
+            _ => {
+                request.max_mod_revision = random.within(-2, newest);
+                request.min_create_revision = random.within(0, newest);
+            }
         }
         request.revision = self.revision(view);
         request

@@ -6,6 +6,10 @@ use super::compare::Exchange;
 use super::generate::Call;
 use super::grpc::Answer;
 
+const INTERNAL: &str = "13";
+/// What our protobuf library says of a known field with another wire type.
+pub(crate) const WRONG_WIRE_TYPE: &str = "invalid wire type";
+
 /// One intended difference.
 pub(crate) struct Known {
     pub(crate) name: &'static str,
@@ -13,7 +17,7 @@ pub(crate) struct Known {
     applies: fn(&Exchange<'_>) -> bool,
 }
 
-pub(crate) static KNOWN: [Known; 2] = [
+pub(crate) static KNOWN: [Known; 4] = [
     Known {
         name: "wording of protobuf errors",
         reason: "both refuse the bytes with Internal; what follows `grpc: error unmarshalling request:` is the \
@@ -21,6 +25,34 @@ pub(crate) static KNOWN: [Known; 2] = [
         applies: |exchange| match exchange {
             Exchange::Grpc { call, reference, subject } => unreadable(call, reference, subject),
             Exchange::Gateway { .. } => false,
+        },
+    },
+    Known {
+        name: "field of another wire type",
+        reason: "etcd passes over it as over an unknown field, here the message is refused",
+        applies: |exchange| match exchange {
+            Exchange::Grpc { call, subject, .. } => {
+                call.malformed
+                    && call.method.reads
+                    && subject.code == INTERNAL
+                    && subject.text.contains(WRONG_WIRE_TYPE)
+            }
+            Exchange::Gateway { .. } => false,
+        },
+    },
+    Known {
+        name: "JSON with a field twice",
+        reason: "etcd refuses the body; here the last value counts, as JSON libraries commonly have it",
+        applies: |exchange| match exchange {
+            Exchange::Grpc { .. } => false,
+            Exchange::Gateway { reference, subject, .. } => {
+                let twice = |value: &serde_json::Value| {
+                    value["message"].as_str().is_some_and(|text| text.contains("duplicate field"))
+                };
+                subject.status == 200
+                    && reference.status == 400
+                    && reference.values.iter().all(twice)
+            }
         },
     },
     Known {
@@ -49,7 +81,6 @@ pub(crate) static KNOWN: [Known; 2] = [
 ];
 
 fn unreadable(call: &Call, reference: &Answer, subject: &Answer) -> bool {
-    const INTERNAL: &str = "13";
     const START: &str = "grpc: error unmarshalling request: ";
     call.malformed
         && [reference, subject]

@@ -58,7 +58,7 @@ impl Member {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the server ended with {status}: {}", self.log());
             }
-            if let Ok(true) = self.serves().await {
+            if matches!(self.serves().await, Ok(true)) {
                 return Ok(());
             }
             if Instant::now() > deadline {

@@ -39,7 +39,7 @@ pub(crate) static GRANT: Method = write(LEASE, "LeaseGrant", "/v3/lease/grant");
 pub(crate) static REVOKE: Method = write(LEASE, "LeaseRevoke", "/v3/lease/revoke");
 pub(crate) static KEEP_ALIVE: Method = write(LEASE, "LeaseKeepAlive", "/v3/lease/keepalive");
 pub(crate) static TIME_TO_LIVE: Method = hidden(LEASE, "LeaseTimeToLive", true);
-pub(crate) static LEASES: Method = read(LEASE, "LeaseLeases", "/v3/lease/leases");
+pub(crate) static LEASES: Method = hidden(LEASE, "LeaseLeases", true);
 pub(crate) static MEMBER_LIST: Method =
     read("etcdserverpb.Cluster", "MemberList", "/v3/cluster/member/list");
 pub(crate) static ALARM: Method = write(MAINTENANCE, "Alarm", "/v3/maintenance/alarm");
