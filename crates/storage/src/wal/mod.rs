@@ -251,7 +251,7 @@ impl Wal {
     }
 
     /// Lets go of segments that are not needed to read on from `index`, and removes the oldest of those while there are
-    /// more than [`Options::segments_max`].
+    /// more than [`Options::segments_max`]. What was appended is made durable before anything goes.
     pub fn release_to(&mut self, index: u64) -> Result<(), Fault> {
         // One segment more than needed stays, as in etcd.
         let reaches = |segment: &Segment| segment.name.index >= index;
@@ -371,7 +371,13 @@ impl Wal {
         let names = segment::list(&*self.disk, &self.dir)?;
         let held = self.older.first().unwrap_or(&self.tail).name.sequence;
         let surplus = names.len().saturating_sub(max);
-        let released = names.iter().take(surplus).filter(|name| name.sequence < held);
+        let released: Vec<_> =
+            names.iter().take(surplus).filter(|name| name.sequence < held).collect();
+        if !released.is_empty() {
+            // The mark that makes them superfluous may be among what is not durable yet.
+            self.write_pending()?;
+            self.sync_tail()?;
+        }
         let mut removed = 0;
         for name in released {
             let path = self.dir.join(name.to_string());

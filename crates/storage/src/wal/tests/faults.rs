@@ -125,8 +125,9 @@ fn work(disk: Arc<dyn Disk>, dir: &Path, synced: &mut u64) -> Result<(), Fault> 
     }
     let conf_state = Some(raftpb::ConfState::default());
     wal.append_snapshot_mark(&walpb::Snapshot { index: 12, term: 1, conf_state })?;
-    wal.sync()?;
-    wal.release_to(12)
+    // Before the sync, as one batch of jobs does: what goes must not be needed by what is not durable yet.
+    wal.release_to(12)?;
+    wal.sync()
 }
 
 #[test]
