@@ -12,6 +12,13 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// Freed memory goes back to the system within a second, by a thread of the allocator's own; one arena per thread that
+/// allocates much is enough.
+#[expect(unsafe_code, reason = "the allocator reads its configuration from this symbol")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static MALLOC_CONF: Option<&'static std::ffi::c_char> =
+    Some(unsafe { &*c"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0,narenas:4".as_ptr() });
+
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     serve(&arguments)

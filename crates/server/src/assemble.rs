@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 use node::{Event, Gate, Node, Now, Started, Stop};
-use storage::{Disk, wal};
 use storage::os::OsDisk;
+use storage::{Disk, wal};
 use tokio::sync::oneshot;
 
 use crate::config::{self, Config, Environment, Exit};
@@ -88,19 +88,8 @@ impl Member {
     fn start(config: &Config) -> Result<Self, Exit> {
         let origin = Instant::now();
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let wal_dir = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
-        let is_initialized =
-            wal::exists(&*disk, &wal_dir).map_err(|fault| Exit::start_failed(fault.to_string()))?;
-        let unix_ms = u64::try_from(unix_ms).unwrap_or_default();
-        let node_config = settings::node(config, is_initialized, unix_ms)
-            .map_err(|error| Exit::start_failed(error.to_string()))?;
-        let tick = node_config.raft.tick;
-        let now = Now(origin.elapsed());
-        let Started { node, wal, backend, data_dir, effects } =
-            Node::start(&disk, node_config, now).map_err(|error| Exit::start_failed(error.to_string()))?;
-        let metrics = Metrics::new(config).map_err(|error| Exit::start_failed(error.to_string()))?;
-        let metrics = Arc::new(metrics);
+        let Started { node, wal, backend, data_dir, effects } = start_node(config, &disk, origin)?;
+        let metrics = Arc::new(Metrics::new(config).map_err(start_failed)?);
         let (inbox, events) = bounded(INBOX_EVENTS_MAX);
         // The node's own bounds on what is in flight bound these two.
         let (wal_jobs, wal_queue) = unbounded();
@@ -132,7 +121,7 @@ impl Member {
             wal: wal_jobs,
             backend: backend_jobs,
             mailboxes,
-            tick,
+            tick: config.raft.heartbeat_interval,
             started: origin,
             ended: ended_sender,
         };
@@ -140,6 +129,7 @@ impl Member {
             wal,
             disk,
             snap_dir: data_dir.snap().to_owned(),
+            snapshots_max: config.raft.snapshots_max,
             jobs: wal_queue,
             inbox: inbox.clone(),
             times: Arc::clone(&metrics.disk),
@@ -155,7 +145,7 @@ impl Member {
             Ok((vec![node, wal_thread.spawn()?, backend_thread.spawn()?], serve::spawn(&shared)?))
         });
         let (disk_threads, (dealer, serving_threads)) =
-            spawned.map_err(|error| Exit::start_failed(format!("cannot start a thread: {error}")))?;
+            spawned.map_err(|error| start_failed(format!("cannot start a thread: {error}")))?;
         Ok(Self {
             shared,
             dealer,
@@ -177,7 +167,7 @@ impl Member {
         let (signals, mut signal) = oneshot::channel();
         shutdown::on_signal(move |first| {
             // The receiver is gone only when the member is ending already.
-            drop(signals.send(first));
+            let _ended = signals.send(first);
         })
         .map_err(|error| Exit::start_failed(format!("cannot handle signals: {error}")))?;
         let mut acceptors = tokio::task::JoinSet::new();
@@ -254,6 +244,20 @@ impl Member {
     }
 }
 
+/// Recovers the member from its disk, or forms its cluster.
+fn start_node(config: &Config, disk: &Arc<dyn Disk>, origin: Instant) -> Result<Started, Exit> {
+    let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let wal_dir = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
+    let is_initialized = wal::exists(&**disk, &wal_dir).map_err(start_failed)?;
+    let unix_ms = u64::try_from(unix_ms).unwrap_or_default();
+    let node_config = settings::node(config, is_initialized, unix_ms).map_err(start_failed)?;
+    Node::start(disk, node_config, Now(origin.elapsed())).map_err(start_failed)
+}
+
+fn start_failed(error: impl std::fmt::Display) -> Exit {
+    Exit::start_failed(error.to_string())
+}
+
 /// Why serving ends.
 enum Outcome {
     Signal(Option<Signal>),
@@ -279,7 +283,8 @@ async fn joined(threads: Vec<JoinHandle<()>>, patience: Duration) -> bool {
             drop(thread.join());
         }
         flag.store(true, Ordering::Release);
-        drop(sender.send(()));
+        // Whoever waited has lost patience.
+        let _late = sender.send(());
     });
     if joiner.is_err() {
         return false;

@@ -89,11 +89,7 @@ impl NodeThread {
     }
 
     /// Carries effects out and leaves `effects` empty. Returns why the member has to end, if it has.
-    fn carry_out(
-        &self,
-        effects: &mut Effects,
-        per_thread: &mut [Vec<Completion>],
-    ) -> Option<Stop> {
+    fn carry_out(&self, effects: &mut Effects, per_thread: &mut [Vec<Completion>]) -> Option<Stop> {
         for job in effects.wal.drain(..) {
             // A WAL thread that has ended has reported its fault first, which ends this thread too.
             drop(self.wal.send(job));
@@ -127,6 +123,8 @@ pub struct WalThread {
     pub disk: Arc<dyn Disk>,
     /// Their directory.
     pub snap_dir: PathBuf,
+    /// Snapshot files that are kept, `None` for all (`--max-snapshots`).
+    pub snapshots_max: Option<usize>,
     /// Its queue.
     pub jobs: Receiver<WalJob>,
     /// The node's inbox.
@@ -171,6 +169,9 @@ impl WalThread {
     fn append(&mut self, job: &WalJob) -> Result<(), Fault> {
         if let Some((snapshot, _)) = &job.snapshot {
             snap::save(&*self.disk, &self.snap_dir, snapshot)?;
+            if let Some(kept) = self.snapshots_max {
+                snap::purge(&*self.disk, &self.snap_dir, kept)?;
+            }
         }
         self.wal.append(&job.entries, job.hard_state.as_ref())?;
         if let Some((_, mark)) = &job.snapshot {

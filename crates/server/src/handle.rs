@@ -142,8 +142,7 @@ impl Handle {
 
     /// Asks the lessor.
     pub async fn lease(&self, kind: LeaseRequestKind) -> Result<Answer, Failure> {
-        let wait =
-            self.wait(|outgoing, token| outgoing.leases.push(LeaseRequest { token, kind }));
+        let wait = self.wait(|outgoing, token| outgoing.leases.push(LeaseRequest { token, kind }));
         match wait.await {
             Answer::Failed(failure) => Err(failure),
             answer => Ok(answer),
@@ -154,11 +153,8 @@ impl Handle {
         let shared = &self.inner;
         let generation = shared.generation.get().wrapping_add(1);
         shared.generation.set(generation);
-        let slot = shared.waiting.borrow_mut().insert(Waiting {
-            generation,
-            answer: None,
-            waker: None,
-        });
+        let slot =
+            shared.waiting.borrow_mut().insert(Waiting { generation, answer: None, waker: None });
         push(&mut shared.outgoing.borrow_mut(), token(shared.thread, generation, slot));
         if let Some(waker) = shared.flush.borrow_mut().take() {
             waker.wake();
@@ -279,14 +275,14 @@ struct Wait {
 impl Future for Wait {
     type Output = Answer;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         let mut waiting = self.shared.waiting.borrow_mut();
         let entry = &mut waiting[self.slot];
         if let Some(answer) = entry.answer.take() {
             return Poll::Ready(answer);
         }
-        if !entry.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-            entry.waker = Some(context.waker().clone());
+        if !entry.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            entry.waker = Some(cx.waker().clone());
         }
         Poll::Pending
     }

@@ -22,7 +22,7 @@ pub mod access;
 pub mod body;
 mod gateway;
 mod health;
-mod json;
+pub mod json;
 pub mod over_http2;
 
 /// Time a client has to send the head of a request.

@@ -98,7 +98,9 @@ fn client_tls(config: &Config, urls: &[&Url]) -> Result<Option<Arc<ServerTls>>, 
     let info = &config.tls.client;
     if !urls.iter().any(|url| url.is_secure()) {
         if !info.is_empty() {
-            tracing::warn!("scheme is http or unix while key and cert files are present; ignoring key and cert files");
+            tracing::warn!(
+                "scheme is http or unix while key and cert files are present; ignoring key and cert files"
+            );
         }
         return Ok(None);
     }

@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_thread_too_far_behind_loses_batches_and_is_told() {
         let mailbox = Mailbox::default();
-        let batch = Arc::new(EventBatch::default());
+        let batch = Arc::new(EventBatch::new(2));
         for _ in 0..EVENT_BATCHES_MAX + 2 {
             mailbox.publish(&batch);
         }

@@ -10,10 +10,10 @@ use prometheus::{
     exponential_buckets,
 };
 
+use self::core::CoreMetrics;
 use crate::config::Config;
 use crate::grpc::method::Kind;
 use crate::service::Services;
-use self::core::CoreMetrics;
 
 mod core;
 mod grpc;
@@ -188,7 +188,10 @@ impl HealthMetrics {
         )?;
         registry.register(Box::new(last.clone()))?;
         let runs = IntCounterVec::new(
-            Opts::new("etcd_server_healthchecks_total", "The total number of each kind of healthcheck."),
+            Opts::new(
+                "etcd_server_healthchecks_total",
+                "The total number of each kind of healthcheck.",
+            ),
             &["type", "name", "status"],
         )?;
         registry.register(Box::new(runs.clone()))?;

@@ -1,5 +1,7 @@
 //! What the operating system says about this process.
 
+#![expect(clippy::cast_precision_loss, reason = "times and sizes of a process are far below 2^53")]
+
 use std::fmt::Write as _;
 
 use serde_json::json;

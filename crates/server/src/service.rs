@@ -30,6 +30,7 @@ mod kv;
 mod lease;
 mod lock;
 mod maintenance;
+mod paged;
 pub mod payload;
 mod propose;
 mod range_stream;
@@ -124,7 +125,7 @@ impl Services {
     fn read_fault(&self, fault: &machine::Fault) -> Status {
         tracing::error!(error = %fault, "a read of the backend failed");
         self.metrics.read_failed();
-        Status::new(Code::Internal, format!("etcdserver: {fault}"))
+        fault_status(fault)
     }
 
     /// Fills a response header for an answer at `revision`.
@@ -148,8 +149,19 @@ impl Services {
         match method {
             Method::Range => self.range(decode(message)?).await,
             Method::Put => self.put(decode(message)?).await,
-            Method::DeleteRange => self.delete_range(decode(message)?).await,
             Method::Txn => self.txn(decode(message)?).await,
+            _ => Box::pin(self.rarer_unary(method, message)).await,
+        }
+    }
+
+    /// The methods whose futures are boxed, so that those of gets and puts stay small.
+    async fn rarer_unary(
+        self: &Rc<Self>,
+        method: Method,
+        message: Bytes,
+    ) -> Result<Payload, Status> {
+        match method {
+            Method::DeleteRange => self.delete_range(decode(message)?).await,
             Method::Compact => self.compact(decode(message)?).await,
             Method::LeaseGrant => self.lease_grant(decode(message)?).await,
             Method::LeaseRevoke => self.lease_revoke(decode(message)?).await,
@@ -161,7 +173,7 @@ impl Services {
             Method::Defragment => self.defragment().await,
             Method::Hash => self.hash().await,
             Method::HashKv => self.hash_kv(decode(message)?).await,
-            Method::MoveLeader => self.move_leader(&decode(message)?),
+            Method::MoveLeader => self.move_leader(decode(message)?),
             Method::Downgrade => self.downgrade(decode(message)?).await,
             Method::Lock => self.lock(decode(message)?).await,
             Method::Unlock => self.unlock(decode(message)?).await,
@@ -169,8 +181,8 @@ impl Services {
             Method::Proclaim => self.proclaim(decode(message)?).await,
             Method::Leader => self.leader(decode(message)?).await,
             Method::Resign => self.resign(decode(message)?).await,
-            Method::HealthCheck => self.health_check(&decode(message)?),
-            Method::HealthList => Ok(self.health_list()),
+            Method::HealthCheck => health::check(&decode(message)?),
+            Method::HealthList => Ok(health::list()),
             Method::MemberAdd
             | Method::MemberRemove
             | Method::MemberUpdate
@@ -192,12 +204,15 @@ impl Services {
             | Method::RoleDelete
             | Method::RoleGrantPermission
             | Method::RoleRevokePermission => Err(not_built(method)),
-            Method::RangeStream
+            Method::Range
+            | Method::Put
+            | Method::Txn
+            | Method::RangeStream
             | Method::Watch
             | Method::LeaseKeepAlive
             | Method::Snapshot
             | Method::Observe
-            | Method::HealthWatch => unreachable!("{} is no unary method", method.path()),
+            | Method::HealthWatch => unreachable!("{} is served elsewhere", method.path()),
         }
     }
 
@@ -243,6 +258,11 @@ impl Services {
         }
         Ok(())
     }
+}
+
+/// What a client is told of a fault of our own.
+fn fault_status(fault: &machine::Fault) -> Status {
+    Status::new(Code::Internal, format!("etcdserver: {fault}"))
 }
 
 /// Methods whose feature is not built yet say so.

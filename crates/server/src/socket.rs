@@ -120,23 +120,23 @@ struct Prefixed<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Prefixed<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if !self.first.is_empty() {
-            let taken = self.first.len().min(out.remaining());
-            out.put_slice(&self.first[..taken]);
+            let taken = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first[..taken]);
             self.first.advance(taken);
-            if out.remaining() == 0 {
+            if buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
             // What else is there joins; what is not there is no reason to wait.
-            return match Pin::new(&mut self.stream).poll_read(context, out) {
+            return match Pin::new(&mut self.stream).poll_read(cx, buf) {
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
             };
         }
-        ready!(Pin::new(&mut self.stream).poll_read(context, out))?;
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         Poll::Ready(Ok(()))
     }
 }
@@ -144,26 +144,26 @@ impl<T: AsyncRead + Unpin> AsyncRead for Prefixed<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Prefixed<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
+        cx: &mut Context<'_>,
+        buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -182,7 +182,12 @@ mod tests {
     #[test]
     fn http_1_is_told_from_http_2_and_no_byte_is_lost() {
         block_on(async {
-            for text in [&b"GET /health HTTP/1.1\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nframes", b"PRI", b""] {
+            for text in [
+                &b"GET /health HTTP/1.1\r\n"[..],
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nframes",
+                b"PRI",
+                b"",
+            ] {
                 let mut stream = text;
                 let first = first_bytes(&mut stream).await.expect("in memory");
                 assert_eq!(first.starts_with(PREFACE), text.starts_with(PREFACE));

@@ -14,14 +14,15 @@ pub(super) enum Span {
 }
 
 impl Span {
-    /// Reads `key` and `range_end` of a watch request: an empty key is the least one, an end of one zero byte is none.
+    /// Reads `key` and `range_end` of a watch request: an empty key is the least one, an end of one zero byte is none. Copies both: a watcher
+    /// lives long, and must not keep the buffer that its request arrived in.
     pub(super) fn parse(key: &Bytes, range_end: &Bytes) -> Result<Self, Refused> {
-        let start = if key.is_empty() { Bytes::from_static(b"\0") } else { key.clone() };
+        let start = if key.is_empty() { Bytes::from_static(b"\0") } else { Bytes::copy_from_slice(key) };
         match &range_end[..] {
             b"" => Ok(Self::Key(start)),
             b"\0" => Ok(Self::Range { start, end: None }),
             end if end <= &start[..] => Err(Refused::EmptyRange),
-            _ => Ok(Self::Range { start, end: Some(range_end.clone()) }),
+            _ => Ok(Self::Range { start, end: Some(Bytes::copy_from_slice(range_end)) }),
         }
     }
 

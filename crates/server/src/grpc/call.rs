@@ -15,7 +15,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 
 use super::error;
-use super::message::{MessageReader, MessageWriter};
+use super::message::{Ended, MessageReader, MessageWriter};
 use super::method::{Kind, Method};
 use super::status::{Code, Status};
 use crate::service::payload::Payload;
@@ -100,8 +100,9 @@ impl Call<'_> {
         let reader = MessageReader::new(body, self.services.limits().message_bytes_max);
         match self.method.kind() {
             Kind::Unary => self.unary(reader, respond).await,
-            Kind::ServerStream => self.server_stream(reader, respond).await,
-            Kind::BidiStream => self.bidi_stream(reader, respond).await,
+            // Boxed: the future of a short call must not take the room of a long one.
+            Kind::ServerStream => Box::pin(self.server_stream(reader, respond)).await,
+            Kind::BidiStream => Box::pin(self.bidi_stream(reader, respond)).await,
         }
     }
 
@@ -116,11 +117,17 @@ impl Call<'_> {
         let payload = unless_reset(respond, answer).await?;
         self.services.metrics().grpc.sent(self.method, payload.message_len());
         let mut writer = MessageWriter::new(send_headers(respond)?);
-        if writer.send_only(payload).await.is_err() {
-            return Ok(Code::Canceled);
+        match writer.send_only(payload).await {
+            Ok(()) => {
+                writer.finish(trailers(None));
+                Ok(Code::Ok)
+            }
+            Err(Ended::Gone) => Ok(Code::Canceled),
+            Err(Ended::Unfinished(status)) => {
+                writer.finish(trailers(Some(&status)));
+                Ok(status.code)
+            }
         }
-        writer.finish(trailers(None));
-        Ok(Code::Ok)
     }
 
     async fn server_stream(
@@ -142,7 +149,8 @@ impl Call<'_> {
         respond: &mut SendResponse<Bytes>,
     ) -> Result<Code, Status> {
         let mut writer = LazyWriter::new(respond, self.services, self.method);
-        let result = self.services.bidi_stream(self.method, &self.caller, reader, &mut writer).await;
+        let result =
+            self.services.bidi_stream(self.method, &self.caller, reader, &mut writer).await;
         writer.end(result)
     }
 }
@@ -253,8 +261,7 @@ impl Open {
 /// Parses `grpc-timeout`: up to eight digits and a unit.
 pub fn parse_timeout(value: &HeaderValue) -> Result<Duration, Status> {
     let text = value.to_str().unwrap_or_default();
-    let malformed =
-        || Status::new(Code::Internal, format!("malformed grpc-timeout: {:?}", text));
+    let malformed = || Status::new(Code::Internal, format!("malformed grpc-timeout: {text:?}"));
     let (digits, unit) = text.split_at_checked(text.len().wrapping_sub(1)).ok_or_else(malformed)?;
     if digits.is_empty() || digits.len() > TIMEOUT_DIGITS_MAX {
         return Err(malformed());
@@ -309,8 +316,10 @@ fn check_http(head: &http::request::Parts) -> Result<(), NotGrpc> {
     }
     if !is_grpc(&head.headers) {
         let content_type = head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        let text =
-            format!("invalid gRPC request content-type {:?}", String::from_utf8_lossy(content_type));
+        let text = format!(
+            "invalid gRPC request content-type {:?}",
+            String::from_utf8_lossy(content_type)
+        );
         return Err(NotGrpc { http: StatusCode::UNSUPPORTED_MEDIA_TYPE, text });
     }
     Ok(())
@@ -360,7 +369,7 @@ mod tests {
     #[test]
     fn timeouts_are_read_by_the_protocol() {
         assert_eq!(timeout("5S"), Some(Duration::from_secs(5)));
-        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(timeout("60M"), Some(Duration::from_hours(1)));
         assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
         for malformed in ["", "S", "5", "5s", "123456789S", "-1S", "1.5S"] {
             assert_eq!(timeout(malformed), None, "{malformed}");

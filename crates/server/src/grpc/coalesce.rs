@@ -47,15 +47,15 @@ pub fn coalesce<T>(io: T) -> (Coalesced<T>, Flusher<T>) {
 
 impl<T: AsyncWrite + Unpin> Flusher<T> {
     /// Writes what was collected; pending while the socket takes no more.
-    pub fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared.borrow_mut().poll_send(context)
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.borrow_mut().poll_send(cx)
     }
 }
 
 impl<T: AsyncWrite + Unpin> Shared<T> {
-    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(context, &self.out))?;
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.out))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -71,44 +71,44 @@ impl<T: AsyncWrite + Unpin> Shared<T> {
     }
 
     /// Makes room, if there is none, by writing.
-    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.out.len() < BUFFER_BYTES_MAX { Poll::Ready(Ok(())) } else { self.poll_send(context) }
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.out.len() < BUFFER_BYTES_MAX { Poll::Ready(Ok(())) } else { self.poll_send(cx) }
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Coalesced<T> {
     fn poll_read(
         self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.shared.borrow_mut().io).poll_read(context, out)
+        Pin::new(&mut self.shared.borrow_mut().io).poll_read(cx, buf)
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
     fn poll_write(
         self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
+        cx: &mut Context<'_>,
+        buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let mut shared = self.shared.borrow_mut();
-        ready!(shared.poll_room(context))?;
-        shared.out.extend_from_slice(data);
-        Poll::Ready(Ok(data.len()))
+        ready!(shared.poll_room(cx))?;
+        shared.out.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut shared = self.shared.borrow_mut();
-        ready!(shared.poll_room(context))?;
-        for slice in slices {
+        ready!(shared.poll_room(cx))?;
+        for slice in bufs {
             shared.out.extend_from_slice(slice);
         }
-        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+        Poll::Ready(Ok(bufs.iter().map(|slice| slice.len()).sum()))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -116,14 +116,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
     }
 
     /// Does nothing: the connection's task flushes at the end of its turn.
-    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut shared = self.shared.borrow_mut();
-        ready!(shared.poll_send(context))?;
-        Pin::new(&mut shared.io).poll_shutdown(context)
+        ready!(shared.poll_send(cx))?;
+        Pin::new(&mut shared.io).poll_shutdown(cx)
     }
 }
 
@@ -144,24 +144,24 @@ mod tests {
     impl AsyncWrite for Socket {
         fn poll_write(
             mut self: Pin<&mut Self>,
-            _context: &mut Context<'_>,
-            data: &[u8],
+            _cx: &mut Context<'_>,
+            buf: &[u8],
         ) -> Poll<io::Result<usize>> {
-            let taken = data.len().min(self.room);
+            let taken = buf.len().min(self.room);
             if taken == 0 {
                 return Poll::Pending;
             }
             self.calls += 1;
             self.room -= taken;
-            self.written.extend_from_slice(&data[..taken]);
+            self.written.extend_from_slice(&buf[..taken]);
             Poll::Ready(Ok(taken))
         }
 
-        fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
 
-        fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
     }
@@ -169,12 +169,12 @@ mod tests {
     #[test]
     fn a_turn_is_one_write() {
         let (mut ours, flusher) = coalesce(Socket { room: usize::MAX, ..Socket::default() });
-        let mut context = Context::from_waker(Waker::noop());
+        let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..8 {
-            assert!(Pin::new(&mut ours).poll_write(&mut context, b"frame").is_ready());
-            assert!(Pin::new(&mut ours).poll_flush(&mut context).is_ready());
+            assert!(Pin::new(&mut ours).poll_write(&mut cx, b"frame").is_ready());
+            assert!(Pin::new(&mut ours).poll_flush(&mut cx).is_ready());
         }
-        assert!(flusher.poll_flush(&mut context).is_ready());
+        assert!(flusher.poll_flush(&mut cx).is_ready());
         let shared = flusher.shared.borrow();
         assert_eq!((shared.io.calls, shared.io.written.len()), (1, 40));
     }
@@ -182,16 +182,16 @@ mod tests {
     #[test]
     fn a_socket_that_takes_nothing_holds_the_library_back() {
         let (mut ours, flusher) = coalesce(Socket::default());
-        let mut context = Context::from_waker(Waker::noop());
+        let mut cx = Context::from_waker(Waker::noop());
         let data = [0; 4096];
         let mut accepted = 0;
-        while Pin::new(&mut ours).poll_write(&mut context, &data).is_ready() {
+        while Pin::new(&mut ours).poll_write(&mut cx, &data).is_ready() {
             accepted += data.len();
         }
         assert_eq!(accepted, BUFFER_BYTES_MAX);
-        assert!(flusher.poll_flush(&mut context).is_pending());
+        assert!(flusher.poll_flush(&mut cx).is_pending());
         flusher.shared.borrow_mut().io.room = usize::MAX;
-        assert!(flusher.poll_flush(&mut context).is_ready());
+        assert!(flusher.poll_flush(&mut cx).is_ready());
         assert_eq!(flusher.shared.borrow().io.written.len(), accepted);
     }
 }

@@ -18,9 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::call;
 use super::coalesce::coalesce;
 use super::guard::Guarded;
-use crate::service::Services;
 use crate::drain::Draining;
 use crate::http::{Pages, over_http2};
+use crate::service::Services;
 
 /// Bytes a client may send on a connection before calls consume them: bounds memory per connection.
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
@@ -39,12 +39,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves `io` until the client closes it, breaks the protocol, or the member drains. Requests that are not gRPC go to
 /// `pages` where the connection has them.
-pub async fn serve<T>(
-    io: T,
-    services: Rc<Services>,
-    pages: Option<Arc<Pages>>,
-    draining: Draining,
-) where
+pub async fn serve<T>(io: T, services: Rc<Services>, pages: Option<Arc<Pages>>, draining: Draining)
+where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let answered = Rc::new(Cell::new(false));
@@ -127,7 +123,9 @@ fn builder(services: &Services) -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
-        .max_concurrent_streams(services.limits().concurrent_streams_max.min(CONCURRENT_STREAMS_MAX));
+        .max_concurrent_streams(
+            services.limits().concurrent_streams_max.min(CONCURRENT_STREAMS_MAX),
+        );
     builder
 }
 

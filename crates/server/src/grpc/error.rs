@@ -114,6 +114,12 @@ table! {
     LOST_WATCHER = Unknown, "lost watcher waiting for delete";
 }
 
+/// A request message of `len` bytes where at most `max` are taken.
+pub fn message_too_large(len: usize, max: usize) -> Status {
+    let text = format!("grpc: received message larger than max ({len} vs. {max})");
+    Status::new(Code::ResourceExhausted, text)
+}
+
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         match refusal {

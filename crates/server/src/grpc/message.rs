@@ -6,6 +6,7 @@ use std::task::Poll;
 use bytes::{Buf, Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 
+use super::error;
 use super::status::{Code, Status};
 use crate::service::payload::{FRAME_LEN, Payload};
 use crate::service::stream::{Gone, Inbound, Outbound};
@@ -60,7 +61,7 @@ impl MessageReader {
                 drop(self.body.flow_control().release_capacity(data.len()));
                 Ok(Some(data))
             }
-            Some(Err(_reset)) => Err(super::error::CANCELED),
+            Some(Err(_reset)) => Err(error::CANCELED),
             None => {
                 self.ended = true;
                 Ok(None)
@@ -118,12 +119,18 @@ fn check_frame(flag: u8, len: usize, max: usize) -> Result<(), Status> {
         }
     }
     if len > max {
-        return Err(Status::new(
-            Code::ResourceExhausted,
-            format!("grpc: received message larger than max ({len} vs. {max})"),
-        ));
+        return Err(error::message_too_large(len, max));
     }
     Ok(())
+}
+
+/// Why a message was not sent to its end.
+#[derive(Debug)]
+pub enum Ended {
+    /// The client is gone.
+    Gone,
+    /// The rest could not be produced.
+    Unfinished(Status),
 }
 
 /// Writes messages to a response body.
@@ -143,12 +150,12 @@ impl MessageWriter {
     }
 
     /// Sends the one message of a unary response.
-    pub async fn send_only(&mut self, mut payload: Payload) -> Result<(), Gone> {
-        while let Some(piece) = payload.next_piece() {
+    pub async fn send_only(&mut self, mut payload: Payload) -> Result<(), Ended> {
+        while let Some(piece) = payload.next_piece().await.map_err(Ended::Unfinished)? {
             if piece.len() <= UNPACED_BYTES_MAX {
-                self.stream.send_data(piece, false).map_err(gone)?;
+                self.stream.send_data(piece, false).map_err(|_closed| Ended::Gone)?;
             } else {
-                self.send_paced(piece).await?;
+                self.send_paced(piece).await.map_err(|Gone| Ended::Gone)?;
             }
         }
         Ok(())
@@ -178,7 +185,8 @@ impl MessageWriter {
 
 impl Outbound for MessageWriter {
     async fn send(&mut self, mut payload: Payload) -> Result<(), Gone> {
-        while let Some(piece) = payload.next_piece() {
+        // Messages of streams are whole: they do not fail on their way.
+        while let Ok(Some(piece)) = payload.next_piece().await {
             self.send_paced(piece).await?;
         }
         Ok(())
@@ -192,7 +200,7 @@ impl Outbound for MessageWriter {
         }
         let mut joined = BytesMut::new();
         for mut payload in payloads.drain(..) {
-            while let Some(piece) = payload.next_piece() {
+            while let Ok(Some(piece)) = payload.next_piece().await {
                 joined.extend_from_slice(&piece);
             }
         }
@@ -208,7 +216,6 @@ impl Outbound for MessageWriter {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "a map_err function")]
 fn gone(_closed: h2::Error) -> Gone {
     Gone
 }

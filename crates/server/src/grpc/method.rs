@@ -39,12 +39,12 @@ pub enum UnknownPath {
 }
 
 impl std::fmt::Display for UnknownPath {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Malformed(path) => write!(out, "malformed method name: {path:?}"),
-            Self::Service(service) => write!(out, "unknown service {service}"),
+            Self::Malformed(path) => write!(f, "malformed method name: {path:?}"),
+            Self::Service(service) => write!(f, "unknown service {service}"),
             Self::Method { service, method } => {
-                write!(out, "unknown method {method} for service {service}")
+                write!(f, "unknown method {method} for service {service}")
             }
         }
     }
@@ -199,7 +199,10 @@ mod tests {
     #[test]
     fn unknown_paths_are_explained_as_grpc_go_does() {
         let text = |path: &str| Method::from_path(path).expect_err("unknown").to_string();
-        assert_eq!(text("/etcdserverpb.KV/Nope"), "unknown method Nope for service etcdserverpb.KV");
+        assert_eq!(
+            text("/etcdserverpb.KV/Nope"),
+            "unknown method Nope for service etcdserverpb.KV"
+        );
         assert_eq!(text("/nope.Nope/Put"), "unknown service nope.Nope");
         assert_eq!(text("nope"), "malformed method name: \"nope\"");
     }

@@ -148,8 +148,8 @@ impl Status {
 
 impl fmt::Display for Status {
     /// Prints as grpc-go does; watch cancel reasons carry this form.
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "rpc error: code = {} desc = {}", self.code.name(), self.message)
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rpc error: code = {} desc = {}", self.code.name(), self.message)
     }
 }
 

@@ -30,11 +30,11 @@ impl Body for Answer {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let next = match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take()),
-            Self::Stream(receiver) => receiver.poll_recv(context),
+            Self::Stream(receiver) => receiver.poll_recv(cx),
         };
         next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }

@@ -80,7 +80,7 @@ fn route(path: &str) -> Option<Method> {
 }
 
 /// Answers a request below `/v3`; `path` is what follows.
-pub async fn respond(
+pub(super) async fn respond(
     services: Rc<Services>,
     path: &str,
     head: &http::request::Parts,
@@ -107,7 +107,7 @@ async fn unary(
     body: Chunks,
 ) -> Result<Response<Answer>, Status> {
     let shape = Shape::of(method);
-    let message = shape.decode(&collect(services, body).await?)?;
+    let message = decode(services, &shape, body).await?;
     let caller = Caller::from_headers(&metadata(&head.headers))?;
     let call = services.unary(method, &caller, message);
     let payload = match head.headers.get("grpc-timeout") {
@@ -116,7 +116,17 @@ async fn unary(
             .await
             .unwrap_or(Err(error::DEADLINE_EXCEEDED))?,
     };
-    Ok(success(Bytes::from(shape.encode(payload.into_message())?).into()))
+    Ok(success(Bytes::from(shape.encode(payload.into_message().await?)?).into()))
+}
+
+/// Reads the one message of a request, which as a message has the bound of the gRPC door.
+async fn decode(services: &Services, shape: &Shape, body: Chunks) -> Result<Bytes, Status> {
+    let message = shape.decode(&collect(services, body).await?)?;
+    let bytes_max = services.limits().message_bytes_max;
+    if message.len() > bytes_max {
+        return Err(error::message_too_large(message.len(), bytes_max));
+    }
+    Ok(message)
 }
 
 /// Base64 makes a message a third longer; names and quotes are little beside it.
@@ -141,12 +151,12 @@ async fn streaming(
 ) -> Result<Response<Answer>, Status> {
     let caller = Caller::from_headers(&metadata(&head.headers))?;
     let shape = Shape::of(method);
-    let (lines, receiver) = mpsc::channel(LINES_AHEAD_MAX);
+    let (sender, receiver) = mpsc::channel(LINES_AHEAD_MAX);
     let (begun, has_begun) = oneshot::channel();
-    let mut out = Lines { shape: shape.clone(), lines, begun: Some(begun) };
+    let mut out = Lines { shape: shape.clone(), sender, begun: Some(begun) };
     tokio::task::spawn_local(async move {
         let result = if method.kind() == Kind::ServerStream {
-            match one_message(&services, &shape, body).await {
+            match decode(&services, &shape, body).await {
                 Ok(message) => services.server_stream(method, &caller, message, &mut out).await,
                 Err(status) => Err(status),
             }
@@ -163,14 +173,10 @@ async fn streaming(
     }
 }
 
-async fn one_message(services: &Services, shape: &Shape, body: Chunks) -> Result<Bytes, Status> {
-    shape.decode(&collect(services, body).await?)
-}
-
 /// The client's end of a streamed answer: one JSON document per line.
 struct Lines {
     shape: Shape,
-    lines: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Bytes>,
     /// Told how the call begins: with a message, or with a failure.
     begun: Option<oneshot::Sender<Result<(), Status>>>,
 }
@@ -185,7 +191,7 @@ impl Lines {
 
     async fn line(&mut self, name: &str, document: &[u8]) -> Result<(), Gone> {
         let line = [b"{\"", name.as_bytes(), b"\":", document, b"}\n"].concat();
-        self.lines.send(line.into()).await.map_err(|_closed| Gone)
+        self.sender.send(line.into()).await.map_err(|_closed| Gone)
     }
 
     async fn end(mut self, result: Result<(), Status>) {
@@ -194,19 +200,22 @@ impl Lines {
             return self.begin(Err(status));
         }
         // A client that is gone needs no farewell.
-        drop(self.line("error", &error_document(&status)).await);
+        let _gone = self.line("error", &error_document(&status)).await;
     }
 }
 
 impl Outbound for Lines {
     async fn send(&mut self, payload: Payload) -> Result<(), Gone> {
         self.begin(Ok(()));
-        let document = self.shape.encode(payload.into_message()).map_err(|_status| Gone)?;
+        let document = self
+            .shape
+            .encode(payload.into_message().await.map_err(|_status| Gone)?)
+            .map_err(|_status| Gone)?;
         self.line("result", &document).await
     }
 
     async fn gone(&mut self) {
-        self.lines.closed().await;
+        self.sender.closed().await;
     }
 }
 
@@ -226,9 +235,7 @@ impl Documents {
         match documents.next() {
             None => Ok(None),
             Some(Err(error)) if error.is_eof() => Ok(None),
-            Some(Err(error)) => {
-                Err(Status::new(Code::InvalidArgument, format!("proto: {error}")))
-            }
+            Some(Err(error)) => Err(Status::new(Code::InvalidArgument, format!("proto: {error}"))),
             Some(Ok(serde::de::IgnoredAny)) => {
                 let len = documents.byte_offset();
                 let document = self.buffer.split_to(len);
@@ -275,9 +282,7 @@ fn metadata(headers: &HeaderMap) -> HeaderMap {
 fn success(answer: Answer) -> Response<Answer> {
     let mut response = Response::new(answer);
     response.headers_mut().insert(CONTENT_TYPE, JSON);
-    response
-        .headers_mut()
-        .insert(GRPC_CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response.headers_mut().insert(GRPC_CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 

@@ -90,7 +90,7 @@ async fn probe(services: &Services, serializable: bool) -> Result<(), String> {
 }
 
 /// Answers `/health`.
-pub async fn health(services: &Services, query: &str) -> Response<Answer> {
+pub(super) async fn health(services: &Services, query: &str) -> Response<Answer> {
     let bad = is_unhealthy(services, query).await;
     services.metrics().health_checked(bad.is_none());
     let Some(reason) = bad else {
@@ -125,7 +125,11 @@ async fn is_unhealthy(services: &Services, query: &str) -> Option<String> {
 }
 
 /// Answers `/livez…` and `/readyz…`, or nothing if the path is neither.
-pub async fn checks(services: &Services, path: &str, query: &str) -> Option<Response<Answer>> {
+pub(super) async fn checks(
+    services: &Services,
+    path: &str,
+    query: &str,
+) -> Option<Response<Answer>> {
     let (endpoint, rest) = if let Some(rest) = path.strip_prefix("/livez") {
         (Endpoint::Live, rest)
     } else {
@@ -151,8 +155,7 @@ fn without_excluded(endpoint: Endpoint, query: &str) -> Vec<Check> {
             tracing::warn!(name, "some health checks cannot be excluded");
         }
     }
-    let is_excluded =
-        |check: &Check| parameters(query, "exclude").any(|name| name == check.name());
+    let is_excluded = |check: &Check| parameters(query, "exclude").any(|name| name == check.name());
     endpoint.checks().iter().copied().filter(|check| !is_excluded(check)).collect()
 }
 
@@ -182,7 +185,7 @@ async fn run(
 }
 
 /// Makes a plain text response that browsers take for nothing else.
-pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Answer> {
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Answer> {
     let mut response = Response::new(Answer::from(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, PLAIN);

@@ -1,5 +1,10 @@
 //! What the core counts, under etcd's names: read when a scrape asks for it (`spec/metrics.md` §1, §3).
 
+#![expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus knows only floats; above 2^53 they are near enough"
+)]
+
 use prometheus::{Gauge, GaugeVec, Opts, Registry};
 
 use crate::ETCD_VERSION;
@@ -24,21 +29,29 @@ const FIGURES: &[(&str, &str, Read)] = &[
     ("etcd_server_has_leader", "Whether or not a leader exists. 1 is existence, 0 is not.", |r| {
         f64::from(u8::from(r.services.handle().gate().leader() != 0))
     }),
-    ("etcd_server_is_leader", "Whether or not this member is a leader. 1 if is, 0 otherwise.", |r| {
-        f64::from(u8::from(r.services.handle().gate().is_leader()))
-    }),
-    ("etcd_server_is_learner", "Whether or not this member is a learner. 1 if is, 0 otherwise.", |r| {
-        f64::from(u8::from(r.services.handle().gate().is_learner()))
-    }),
+    (
+        "etcd_server_is_leader",
+        "Whether or not this member is a leader. 1 if is, 0 otherwise.",
+        |r| f64::from(u8::from(r.services.handle().gate().is_leader())),
+    ),
+    (
+        "etcd_server_is_learner",
+        "Whether or not this member is a learner. 1 if is, 0 otherwise.",
+        |r| f64::from(u8::from(r.services.handle().gate().is_learner())),
+    ),
     ("etcd_server_leader_changes_seen_total", "The number of leader changes seen.", |r| {
         r.services.handle().gate().leader_changes() as f64
     }),
-    ("etcd_server_proposals_committed_total", "The total number of consensus proposals committed.", |r| {
-        r.services.handle().gate().commit_index() as f64
-    }),
-    ("etcd_server_proposals_applied_total", "The total number of consensus proposals applied.", |r| {
-        r.services.handle().gate().applied_index() as f64
-    }),
+    (
+        "etcd_server_proposals_committed_total",
+        "The total number of consensus proposals committed.",
+        |r| r.services.handle().gate().commit_index() as f64,
+    ),
+    (
+        "etcd_server_proposals_applied_total",
+        "The total number of consensus proposals applied.",
+        |r| r.services.handle().gate().applied_index() as f64,
+    ),
     ("etcd_server_proposals_pending", "The current number of pending proposals to commit.", |r| {
         r.services.handle().gate().pending_proposals() as f64
     }),
@@ -46,17 +59,27 @@ const FIGURES: &[(&str, &str, Read)] = &[
         r.services.limits().quota_bytes as f64
     }),
     ("etcd_mvcc_put_total", "Total number of puts seen by this member.", |r| r.stats.puts as f64),
-    ("etcd_mvcc_delete_total", "Total number of deletes seen by this member.", |r| r.stats.deletes as f64),
-    ("etcd_mvcc_range_total", "Total number of ranges seen by this member.", |r| r.stats.ranges as f64),
+    ("etcd_mvcc_delete_total", "Total number of deletes seen by this member.", |r| {
+        r.stats.deletes as f64
+    }),
+    ("etcd_mvcc_range_total", "Total number of ranges seen by this member.", |r| {
+        r.stats.ranges as f64
+    }),
     ("etcd_mvcc_txn_total", "Total number of txns seen by this member.", |r| r.stats.txns as f64),
-    ("etcd_mvcc_db_total_size_in_bytes", "Total size of the underlying database physically allocated in bytes.", |r| {
-        r.sizes.physical as f64
-    }),
-    ("etcd_mvcc_db_total_size_in_use_in_bytes", "Total size of the underlying database logically in use in bytes.", |r| {
-        r.sizes.in_use as f64
-    }),
+    (
+        "etcd_mvcc_db_total_size_in_bytes",
+        "Total size of the underlying database physically allocated in bytes.",
+        |r| r.sizes.physical as f64,
+    ),
+    (
+        "etcd_mvcc_db_total_size_in_use_in_bytes",
+        "Total size of the underlying database logically in use in bytes.",
+        |r| r.sizes.in_use as f64,
+    ),
     ("etcd_debugging_mvcc_keys_total", "Total number of keys.", |r| r.stats.keys as f64),
-    ("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams.", |r| r.watch.streams as f64),
+    ("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams.", |r| {
+        r.watch.streams as f64
+    }),
     ("etcd_debugging_mvcc_watcher_total", "Total number of watchers.", |r| r.watch.watchers as f64),
     ("etcd_debugging_mvcc_slow_watcher_total", "Total number of unsynced slow watchers.", |r| {
         r.watch.slow_watchers as f64
@@ -64,36 +87,54 @@ const FIGURES: &[(&str, &str, Read)] = &[
     ("etcd_debugging_mvcc_events_total", "Total number of events sent by this member.", |r| {
         r.watch.events_total as f64
     }),
-    ("etcd_debugging_mvcc_pending_events_total", "Total number of pending events to be sent.", |r| {
-        r.watch.pending_events as f64
-    }),
+    (
+        "etcd_debugging_mvcc_pending_events_total",
+        "Total number of pending events to be sent.",
+        |r| r.watch.pending_events as f64,
+    ),
     ("etcd_debugging_mvcc_db_compaction_keys_total", "Total number of db keys compacted.", |r| {
         r.stats.compacted_records as f64
     }),
     ("etcd_debugging_mvcc_current_revision", "The current revision of store.", |r| {
         r.stats.current_revision as f64
     }),
-    ("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction in store.", |r| {
-        r.stats.compact_revision as f64
-    }),
-    ("etcd_debugging_mvcc_total_put_size_in_bytes", "The total size of put kv pairs seen by this member.", |r| {
-        r.stats.put_bytes as f64
-    }),
-    ("quorate_key_index_keys", "Keys in the key index, with deleted ones that have not been compacted.", |r| {
-        r.stats.index_keys as f64
-    }),
+    (
+        "etcd_debugging_mvcc_compact_revision",
+        "The revision of the last compaction in store.",
+        |r| r.stats.compact_revision as f64,
+    ),
+    (
+        "etcd_debugging_mvcc_total_put_size_in_bytes",
+        "The total size of put kv pairs seen by this member.",
+        |r| r.stats.put_bytes as f64,
+    ),
+    (
+        "quorate_key_index_keys",
+        "Keys in the key index, with deleted ones that have not been compacted.",
+        |r| r.stats.index_keys as f64,
+    ),
     ("quorate_write_behind_bytes", "Bytes applied and not yet committed to the engine.", |r| {
         r.stats.tail_bytes as f64
     }),
-    ("quorate_value_cache_bytes", "Bytes of the records in the value cache.", |r| r.stats.cache_bytes as f64),
-    ("quorate_store_live_bytes", "Bytes of live records, which the quota counts.", |r| r.sizes.live as f64),
+    ("quorate_value_cache_bytes", "Bytes of the records in the value cache.", |r| {
+        r.stats.cache_bytes as f64
+    }),
+    ("quorate_store_live_bytes", "Bytes of live records, which the quota counts.", |r| {
+        r.sizes.live as f64
+    }),
     ("os_fd_used", "The number of used file descriptors.", |r| r.process.open_fds as f64),
     ("os_fd_limit", "The file descriptor limit.", |r| r.process.max_fds as f64),
-    ("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", |r| r.process.cpu_seconds),
+    ("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", |r| {
+        r.process.cpu_seconds
+    }),
     ("process_open_fds", "Number of open file descriptors.", |r| r.process.open_fds as f64),
     ("process_max_fds", "Maximum number of open file descriptors.", |r| r.process.max_fds as f64),
-    ("process_resident_memory_bytes", "Resident memory size in bytes.", |r| r.process.resident_bytes as f64),
-    ("process_virtual_memory_bytes", "Virtual memory size in bytes.", |r| r.process.virtual_bytes as f64),
+    ("process_resident_memory_bytes", "Resident memory size in bytes.", |r| {
+        r.process.resident_bytes as f64
+    }),
+    ("process_virtual_memory_bytes", "Virtual memory size in bytes.", |r| {
+        r.process.virtual_bytes as f64
+    }),
     ("process_start_time_seconds", "Start time of the process since unix epoch in seconds.", |r| {
         r.process.start_seconds
     }),

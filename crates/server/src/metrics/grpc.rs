@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
-};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use crate::grpc::method::Method;
 use crate::grpc::status::Code;
@@ -40,10 +38,8 @@ impl GrpcMetrics {
             registry.register(Box::new(counters.clone()))?;
             Ok::<_, prometheus::Error>(counters)
         };
-        let started = by_method(
-            "grpc_server_started_total",
-            "Total number of RPCs started on the server.",
-        )?;
+        let started =
+            by_method("grpc_server_started_total", "Total number of RPCs started on the server.")?;
         let received = by_method(
             "grpc_server_msg_received_total",
             "Total number of RPC stream messages received on the server.",

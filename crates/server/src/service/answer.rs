@@ -7,7 +7,7 @@ use machine::{RangeReply, Record, Reply, TxnReply};
 use proto::etcdserverpb::ResponseHeader;
 
 use super::payload::{
-    FRAME_LEN, PIECE_BYTES, Payload, Pieces, field_len, put_field, put_frame, put_varint_field,
+    PIECE_BYTES, Payload, Pieces, field_len, put_field, put_frame, put_varint_field,
     varint_field_len,
 };
 
@@ -28,21 +28,41 @@ pub fn reply(header: &ResponseHeader, reply: &Reply) -> Payload {
     Payload::build(len, |buffer| reply.put(header, buffer))
 }
 
+/// The fields of a `RangeResponse` after its records.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct RangeEnd {
+    /// Whether keys beyond the limit exist.
+    pub more: bool,
+    /// Keys in the range.
+    pub count: i64,
+}
+
+/// Length of a `RangeResponse` whose records, as fields, take `records_len` bytes.
+pub fn range_len(header: &ResponseHeader, records_len: usize, end: RangeEnd) -> usize {
+    header_len(header)
+        + records_len
+        + varint_field_len(3, u64::from(end.more))
+        + varint_field_len(4, end.count.cast_unsigned())
+}
+
+/// Begins a framed `RangeResponse` of `len` bytes.
+pub fn range_head(header: &ResponseHeader, len: usize) -> BytesMut {
+    let mut head = BytesMut::with_capacity(PIECE_BYTES + 4096);
+    put_frame(&mut head, len);
+    put_header(header, &mut head);
+    head
+}
+
 /// Encodes a `RangeResponse`; a large one leaves in pieces.
 pub fn range(header: &ResponseHeader, reply: RangeReply) -> Payload {
     let len = reply.len(header);
     if len <= WHOLE_BYTES_MAX {
         return Payload::build(len, |buffer| reply.put(header, buffer));
     }
-    let mut first = BytesMut::with_capacity(PIECE_BYTES);
-    put_frame(&mut first, len);
-    put_header(header, &mut first);
     let pieces = RangePieces {
-        begun: Some(first),
+        begun: Some(range_head(header, len)),
+        end: Some(RangeEnd::from(&reply)),
         kvs: reply.kvs.into_iter(),
-        more: reply.more,
-        count: reply.count,
-        ended: false,
     };
     Payload::pieces(len, Box::new(pieces))
 }
@@ -62,22 +82,18 @@ pub fn range_part(reply: &RangeReply) -> Payload {
 struct RangePieces {
     begun: Option<BytesMut>,
     kvs: std::vec::IntoIter<Record>,
-    more: bool,
-    count: i64,
-    ended: bool,
+    /// Taken with the last piece.
+    end: Option<RangeEnd>,
 }
 
 impl Pieces for RangePieces {
     fn next(&mut self) -> Option<Bytes> {
-        if self.ended {
-            return None;
-        }
+        self.end?;
         let mut piece =
             self.begun.take().unwrap_or_else(|| BytesMut::with_capacity(PIECE_BYTES + 4096));
         while piece.len() < PIECE_BYTES {
             let Some(record) = self.kvs.next() else {
-                self.ended = true;
-                put_range_end(self.more, self.count, &mut piece);
+                self.end.take().into_iter().for_each(|end| put_range_end(end, &mut piece));
                 break;
             };
             put_record(2, &record, &mut piece);
@@ -100,22 +116,28 @@ fn record_len(tag: u32, record: &Record) -> usize {
     field_len(tag, record.len())
 }
 
-fn put_record(tag: u32, record: &Record, buffer: &mut BytesMut) {
+/// Writes a record as field `tag`.
+pub fn put_record(tag: u32, record: &Record, buffer: &mut BytesMut) {
     put_field(tag, record.len(), buffer);
     buffer.put_slice(record);
 }
 
-fn put_range_end(more: bool, count: i64, buffer: &mut BytesMut) {
-    put_varint_field(3, u64::from(more), buffer);
-    put_varint_field(4, count.cast_unsigned(), buffer);
+/// Writes what follows the records of a `RangeResponse`.
+pub fn put_range_end(end: RangeEnd, buffer: &mut BytesMut) {
+    put_varint_field(3, u64::from(end.more), buffer);
+    put_varint_field(4, end.count.cast_unsigned(), buffer);
+}
+
+impl From<&RangeReply> for RangeEnd {
+    fn from(reply: &RangeReply) -> Self {
+        Self { more: reply.more, count: reply.count }
+    }
 }
 
 impl Answer for RangeReply {
     fn len(&self, header: &ResponseHeader) -> usize {
-        header_len(header)
-            + self.kvs.iter().map(|record| record_len(2, record)).sum::<usize>()
-            + varint_field_len(3, u64::from(self.more))
-            + varint_field_len(4, self.count.cast_unsigned())
+        let records_len = self.kvs.iter().map(|record| record_len(2, record)).sum();
+        range_len(header, records_len, self.into())
     }
 
     fn put(&self, header: &ResponseHeader, buffer: &mut BytesMut) {
@@ -123,7 +145,7 @@ impl Answer for RangeReply {
         for record in &self.kvs {
             put_record(2, record, buffer);
         }
-        put_range_end(self.more, self.count, buffer);
+        put_range_end(self.into(), buffer);
     }
 }
 
@@ -206,11 +228,15 @@ impl Answer for Reply {
         }
         match self {
             Self::Put { prev } => {
-                prev.iter().for_each(|record| put_record(2, record, buffer));
+                if let Some(record) = prev {
+                    put_record(2, record, buffer);
+                }
             }
             Self::DeleteRange { deleted, prev } => {
                 put_varint_field(2, deleted.cast_unsigned(), buffer);
-                prev.iter().for_each(|record| put_record(3, record, buffer));
+                for record in prev {
+                    put_record(3, record, buffer);
+                }
             }
             Self::LeaseGrant { id, ttl } => {
                 put_varint_field(2, id.cast_unsigned(), buffer);
@@ -239,6 +265,7 @@ mod tests {
     use proto::mvccpb::KeyValue;
 
     use super::*;
+    use crate::service::payload::FRAME_LEN;
 
     fn header() -> ResponseHeader {
         ResponseHeader { cluster_id: 1, member_id: u64::MAX, revision: 7, raft_term: 2 }
@@ -262,7 +289,7 @@ mod tests {
         for keys in [0, 3, 20_000] {
             let (kv, bytes) = record("key");
             let reply = RangeReply { kvs: vec![bytes; keys], more: keys > 0, count: 99 };
-            let message = range(&header(), reply).into_message();
+            let message = range(&header(), reply).now();
             let expected = pb::RangeResponse {
                 header: Some(header()),
                 kvs: vec![kv; keys],
@@ -288,8 +315,8 @@ mod tests {
                 (8, Reply::Range(RangeReply::default())),
             ],
         });
-        let decoded = pb::TxnResponse::decode(reply(&header(), &outer).into_message())
-            .expect("a valid message");
+        let decoded =
+            pb::TxnResponse::decode(reply(&header(), &outer).now()).expect("a valid message");
         assert!(decoded.succeeded && decoded.header == Some(header()));
         let ops: Vec<_> = decoded.responses.into_iter().filter_map(|op| op.response).collect();
         let [
@@ -308,18 +335,18 @@ mod tests {
     #[test]
     fn grants_and_alarms_decode() {
         let grant = reply(&header(), &Reply::LeaseGrant { id: -5, ttl: 60 });
-        let grant = pb::LeaseGrantResponse::decode(grant.into_message()).expect("valid");
+        let grant = pb::LeaseGrantResponse::decode(grant.now()).expect("valid");
         assert_eq!((grant.id, grant.ttl), (-5, 60));
         let alarm = pb::AlarmMember { member_id: 9, alarm: 1 };
         let alarms = reply(&header(), &Reply::Alarm(vec![alarm]));
-        let alarms = pb::AlarmResponse::decode(alarms.into_message()).expect("valid");
+        let alarms = pb::AlarmResponse::decode(alarms.now()).expect("valid");
         assert_eq!(alarms.alarms, vec![alarm]);
     }
 
     #[test]
     fn frames_announce_the_length() {
         let mut payload = reply(&header(), &Reply::Empty);
-        let bytes = payload.next_piece().expect("one piece");
+        let bytes = payload.piece_now().expect("one piece");
         assert_eq!(bytes.len(), FRAME_LEN + usize::from(bytes[4]));
     }
 }

@@ -26,9 +26,10 @@ pub fn range(request: &RangeRequest) -> Result<(), Status> {
 /// Checks what `RangeStream` adds: it streams in key order and without filters.
 pub fn range_stream(request: &RangeRequest) -> Result<(), Status> {
     range(request)?;
-    let by_key = request.sort_target() == range_request::SortTarget::Key;
+    // Order NONE is natural whatever the target, as in etcd.
     let natural = match request.sort_order() {
-        range_request::SortOrder::None | range_request::SortOrder::Ascend => by_key,
+        range_request::SortOrder::None => true,
+        range_request::SortOrder::Ascend => request.sort_target() == range_request::SortTarget::Key,
         range_request::SortOrder::Descend => false,
     };
     if !natural {
@@ -128,10 +129,9 @@ fn overlaps(ops: &[RequestOp]) -> Result<Changes, Status> {
     let mut changes = Changes::default();
     for op in ops {
         if let Some(request_op::Request::RequestDeleteRange(request)) = &op.request {
-            changes.deletes.push(Interval {
-                start: request.key.clone(),
-                end: request.range_end.clone(),
-            });
+            changes
+                .deletes
+                .push(Interval { start: request.key.clone(), end: request.range_end.clone() });
         }
     }
     for op in ops {

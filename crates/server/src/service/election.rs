@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use machine::Reply;
 use proto::etcdserverpb::{
-    Compare, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest, TxnRequest, compare,
-    range_request, request_op,
+    Compare, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest, TxnRequest,
+    compare, range_request, request_op,
 };
 use proto::mvccpb::{KeyValue, event::EventType};
 use proto::v3electionpb::{
@@ -55,7 +55,8 @@ impl Services {
 
     pub(super) async fn resign(&self, request: ResignRequest) -> Result<Payload, Status> {
         let leader = request.leader.ok_or(error::ELECTION_LEADER_MISSING)?;
-        let delete = DeleteRangeRequest { key: leader.key.clone(), ..DeleteRangeRequest::default() };
+        let delete =
+            DeleteRangeRequest { key: leader.key.clone(), ..DeleteRangeRequest::default() };
         let delete = request_op::Request::RequestDeleteRange(delete);
         let (revision, _was_leader) = self.if_leader(&leader, delete).await?;
         Ok(Payload::of(&ResignResponse { header: Some(self.header(revision)) }))

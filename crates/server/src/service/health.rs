@@ -12,19 +12,21 @@ use super::stream::Outbound;
 use crate::grpc::error;
 use crate::grpc::status::Status;
 
+/// Answers `Check`.
+pub(super) fn check(request: &HealthCheckRequest) -> Result<Payload, Status> {
+    if !request.service.is_empty() {
+        return Err(error::UNKNOWN_HEALTH_SERVICE);
+    }
+    Ok(Payload::of(&serving(health_check_response::ServingStatus::Serving)))
+}
+
+/// Answers `List`.
+pub(super) fn list() -> Payload {
+    let overall = serving(health_check_response::ServingStatus::Serving);
+    Payload::of(&HealthListResponse { statuses: HashMap::from([(String::new(), overall)]) })
+}
+
 impl Services {
-    pub(super) fn health_check(&self, request: &HealthCheckRequest) -> Result<Payload, Status> {
-        if !request.service.is_empty() {
-            return Err(error::UNKNOWN_HEALTH_SERVICE);
-        }
-        Ok(Payload::of(&serving(health_check_response::ServingStatus::Serving)))
-    }
-
-    pub(super) fn health_list(&self) -> Payload {
-        let overall = serving(health_check_response::ServingStatus::Serving);
-        Payload::of(&HealthListResponse { statuses: HashMap::from([(String::new(), overall)]) })
-    }
-
     /// Sends the status once, and again if it changes: it does not as long as the port is served.
     pub(super) async fn health_watch(
         &self,

@@ -1,6 +1,6 @@
 //! The KV service (`spec/grpc-api.md` §4).
 
-use machine::{ReadError, quota};
+use machine::{RangePager, ReadError, quota};
 use proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
     TxnRequest, request_op,
@@ -20,6 +20,9 @@ impl Services {
         if let Some(resident) = self.handle.reader().range_resident(&request) {
             let (revision, reply) = resident?;
             return Ok(answer::range(&self.header(revision), reply));
+        }
+        if RangePager::can_page(&request) && !request.count_only {
+            return Box::pin(self.list(request)).await;
         }
         let reader = self.handle.reader().clone();
         let (revision, reply) = self.blocking(move || reader.range(&request)).await?;

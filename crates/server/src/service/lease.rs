@@ -15,18 +15,12 @@ use crate::grpc::error;
 use crate::grpc::status::Status;
 use machine::quota;
 
-/// Largest lease ttl in seconds.
-const TTL_MAX: i64 = 9_000_000_000;
-
 impl Services {
     pub(super) async fn lease_grant(
         &self,
         mut request: LeaseGrantRequest,
     ) -> Result<Payload, Status> {
         self.check_space(quota::LEASE_COST).await?;
-        if request.ttl > TTL_MAX {
-            return Err(error::LEASE_TTL_TOO_LARGE);
-        }
         while request.id == 0 {
             // A request id without its sign bit is unique enough; the log refuses one that is taken.
             request.id = (self.handle.request_id() & !(1 << 63)).cast_signed();
@@ -91,7 +85,7 @@ impl Services {
             };
             let Some(message) = message else { return Ok(()) };
             let payload = self.keep_alive(message).await?;
-            if let Err(Gone) = out.send(payload).await {
+            if out.send(payload).await == Err(Gone) {
                 return Err(error::CANCELED);
             }
         }

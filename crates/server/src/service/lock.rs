@@ -11,8 +11,8 @@ use proto::etcdserverpb::{
 use proto::mvccpb::KeyValue;
 use proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 
-use super::payload::Payload;
 use super::Services;
+use super::payload::Payload;
 use crate::grpc::error;
 use crate::grpc::status::{Code, Status};
 
@@ -35,7 +35,10 @@ pub(super) struct Place {
 }
 
 impl Services {
-    pub(super) async fn lock(self: &std::rc::Rc<Self>, request: LockRequest) -> Result<Payload, Status> {
+    pub(super) async fn lock(
+        self: &std::rc::Rc<Self>,
+        request: LockRequest,
+    ) -> Result<Payload, Status> {
         let place = self.queue_up(&request.name, request.lease, Bytes::new()).await?;
         let mut guard = WaiterKey::new(self, place.key.clone());
         let waited = self.wait_for_turn(&request.name, &place).await;
@@ -44,11 +47,9 @@ impl Services {
         }
         waited?;
         // The key may have vanished with its lease while waiting.
-        let (revision, own) = self.first_of(RangeRequest {
-            key: place.key.clone(),
-            ..RangeRequest::default()
-        })
-        .await?;
+        let (revision, own) = self
+            .first_of(RangeRequest { key: place.key.clone(), ..RangeRequest::default() })
+            .await?;
         if own.is_none() {
             return Err(error::MUTEX_SESSION_EXPIRED);
         }
@@ -125,16 +126,17 @@ impl Services {
     ) -> Result<(), Status> {
         let prefix: Bytes = [name, &b"/"[..]].concat().into();
         loop {
-            let (revision, older) = self.first_of(RangeRequest {
-                range_end: prefix_end(&prefix),
-                key: prefix.clone(),
-                sort_order: range_request::SortOrder::Descend.into(),
-                sort_target: range_request::SortTarget::Create.into(),
-                max_create_revision: place.create_revision - 1,
-                limit: 1,
-                ..RangeRequest::default()
-            })
-            .await?;
+            let (revision, older) = self
+                .first_of(RangeRequest {
+                    range_end: prefix_end(&prefix),
+                    key: prefix.clone(),
+                    sort_order: range_request::SortOrder::Descend.into(),
+                    sort_target: range_request::SortTarget::Create.into(),
+                    max_create_revision: place.create_revision - 1,
+                    limit: 1,
+                    ..RangeRequest::default()
+                })
+                .await?;
             let Some(older) = older else { return Ok(()) };
             self.wait_for_delete(older.key, revision + 1).await?;
         }
@@ -220,16 +222,15 @@ pub(super) fn prefix_end(prefix: &Bytes) -> Bytes {
 }
 
 pub(super) fn record_of(record: &Bytes) -> Result<KeyValue, Status> {
-    prost::Message::decode(record.clone())
-        .map_err(|error| Status::new(Code::Internal, format!("a stored record is damaged: {error}")))
+    prost::Message::decode(record.clone()).map_err(|error| {
+        Status::new(Code::Internal, format!("a stored record is damaged: {error}"))
+    })
 }
 
 fn former_value(reply: Reply) -> Result<Option<KeyValue>, Status> {
     let Reply::Txn(txn) = reply else { unreachable!("a transaction is answered by one") };
     match txn.responses.into_iter().next() {
-        Some((_, Reply::Range(range))) => {
-            range.kvs.first().map(record_of).transpose()
-        }
+        Some((_, Reply::Range(range))) => range.kvs.first().map(record_of).transpose(),
         _ => Ok(None),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use machine::membership::{Membership, Version};
 use proto::etcdserverpb::{
-    AlarmRequest, AlarmType, DefragmentResponse, DowngradeInfo, DowngradeRequest,
+    AlarmMember, AlarmRequest, AlarmType, DefragmentResponse, DowngradeInfo, DowngradeRequest,
     DowngradeResponse, HashKvRequest, HashKvResponse, HashResponse, InternalRaftRequest,
     MoveLeaderRequest, MoveLeaderResponse, StatusResponse, alarm_request, downgrade_request,
 };
@@ -32,6 +32,11 @@ impl Services {
         if self.handle.reader().has_room(cost) {
             return Ok(());
         }
+        Box::pin(self.raise_no_space()).await;
+        Err(error::NO_SPACE)
+    }
+
+    async fn raise_no_space(&self) {
         let activate = AlarmRequest {
             action: alarm_request::AlarmAction::Activate.into(),
             member_id: self.identity.member_id,
@@ -42,7 +47,6 @@ impl Services {
         if let Err(status) = self.propose(request).await {
             tracing::warn!(%status, "failed to activate alarm");
         }
-        Err(error::NO_SPACE)
     }
 
     pub(super) fn status(&self) -> Payload {
@@ -54,9 +58,7 @@ impl Services {
         if gate.leader() == 0 {
             errors.push(error::NO_LEADER.message.into_owned());
         }
-        errors.extend(reader.alarms().iter().map(|alarm| {
-            format!("memberID:{} alarm:{} ", alarm.member_id, alarm.alarm().as_str_name())
-        }));
+        errors.extend(reader.alarms().iter().map(alarm_text));
         Payload::of(&StatusResponse {
             header: Some(self.header(reader.revision())),
             version: ETCD_VERSION.to_owned(),
@@ -119,7 +121,7 @@ impl Services {
     }
 
     /// A lone voter leads, and there is nobody to lead instead.
-    pub(super) fn move_leader(&self, request: &MoveLeaderRequest) -> Result<Payload, Status> {
+    pub(super) fn move_leader(&self, request: MoveLeaderRequest) -> Result<Payload, Status> {
         let gate = self.handle.gate();
         if !gate.is_leader() {
             return Err(error::NOT_LEADER);
@@ -132,13 +134,13 @@ impl Services {
 
     pub(super) async fn downgrade(&self, request: DowngradeRequest) -> Result<Payload, Status> {
         use downgrade_request::DowngradeAction;
-        let action = DowngradeAction::try_from(request.action)
-            .map_err(|_unknown| error::UNKNOWN_METHOD)?;
+        let action =
+            DowngradeAction::try_from(request.action).map_err(|_unknown| error::UNKNOWN_METHOD)?;
         match action {
             DowngradeAction::Validate => {
                 self.handle.read_index().await?;
                 let version = self.downgrade_target(&request.version)?;
-                self.downgrade_answer(version)
+                Ok(self.downgrade_answer(version))
             }
             // A member that speaks one version only cannot serve the one below.
             DowngradeAction::Enable => {
@@ -151,7 +153,7 @@ impl Services {
             }
             DowngradeAction::Cancel => {
                 let version = self.cluster_version()?;
-                self.downgrade_answer(version)
+                Ok(self.downgrade_answer(version))
             }
         }
     }
@@ -174,12 +176,23 @@ impl Services {
         self.cluster().cluster_version.ok_or(error::CLUSTER_VERSION_UNAVAILABLE)
     }
 
-    fn downgrade_answer(&self, version: Version) -> Result<Payload, Status> {
-        Ok(Payload::of(&DowngradeResponse {
+    fn downgrade_answer(&self, version: Version) -> Payload {
+        Payload::of(&DowngradeResponse {
             header: Some(self.header(self.handle.reader().revision())),
             version: format!("{}.{}", version.major, version.minor),
-        }))
+        })
     }
+}
+
+/// Writes an alarm as protobuf's text form has it: without fields that are zero.
+fn alarm_text(alarm: &AlarmMember) -> String {
+    let member = (alarm.member_id != 0).then(|| format!("memberID:{}", alarm.member_id));
+    let kind = match AlarmType::try_from(alarm.alarm) {
+        Ok(AlarmType::None) => None,
+        Ok(kind) => Some(format!("alarm:{}", kind.as_str_name())),
+        Err(_unknown) => Some(format!("alarm:{}", alarm.alarm)),
+    };
+    member.into_iter().chain(kind).collect::<Vec<_>>().join(" ")
 }
 
 /// The version of the store's layout: the cluster's, once it is decided.
@@ -189,10 +202,23 @@ pub fn storage_version(cluster: &Membership) -> Option<Version> {
 
 /// Parses `X.Y` or `X.Y.Z` and returns the first two numbers.
 fn parse_target(text: &str) -> Option<(u64, u64)> {
-    let numbers: Vec<u64> =
-        text.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let numbers: Vec<u64> = text.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
     match numbers[..] {
         [major, minor] | [major, minor, _] => Some((major, minor)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_is_written_without_what_is_zero() {
+        let text = |member_id, alarm| alarm_text(&AlarmMember { member_id, alarm });
+        assert_eq!(text(7, 1), "memberID:7 alarm:NOSPACE");
+        assert_eq!(text(0, 2), "alarm:CORRUPT");
+        assert_eq!(text(7, 0), "memberID:7");
+        assert_eq!(text(0, 9), "alarm:9");
     }
 }

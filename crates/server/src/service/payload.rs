@@ -6,7 +6,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
-use prost::encoding::{encode_key, encode_varint, encoded_len_varint, key_len, WireType};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+
+use super::paged::Pages;
+use crate::grpc::status::Status;
 
 /// Bytes of the frame that precedes a message.
 pub const FRAME_LEN: usize = 5;
@@ -25,6 +28,7 @@ pub struct Payload {
 enum Source {
     Whole(Option<Bytes>),
     Pieces(Box<dyn Pieces>),
+    Pages(Box<Pages>),
 }
 
 /// Produces a framed message bit by bit.
@@ -36,7 +40,9 @@ pub trait Pieces: std::fmt::Debug {
 impl Payload {
     /// Encodes `message`.
     pub fn of(message: &impl Message) -> Self {
-        Self::build(message.encoded_len(), |buffer| message.encode(buffer).expect("a growable buffer takes all"))
+        Self::build(message.encoded_len(), |buffer| {
+            message.encode(buffer).expect("a growable buffer takes all")
+        })
     }
 
     /// Frames a message of exactly `len` bytes that `encode` writes.
@@ -58,24 +64,31 @@ impl Payload {
         self.message_len
     }
 
-    /// Returns the next bytes to send, or `None` when all are taken.
-    pub fn next_piece(&mut self) -> Option<Bytes> {
+    /// Takes a framed message of `message_len` bytes that is read page by page.
+    pub(super) fn pages(message_len: usize, pages: Pages) -> Self {
+        Self { source: Source::Pages(Box::new(pages)), message_len }
+    }
+
+    /// Returns the next bytes to send, or `None` when all are taken. A failure leaves the message unfinished: the call
+    /// has to end with it.
+    pub async fn next_piece(&mut self) -> Result<Option<Bytes>, Status> {
         match &mut self.source {
-            Source::Whole(bytes) => bytes.take(),
-            Source::Pieces(pieces) => pieces.next(),
+            Source::Whole(bytes) => Ok(bytes.take()),
+            Source::Pieces(pieces) => Ok(pieces.next()),
+            Source::Pages(pages) => pages.next().await,
         }
     }
 
     /// Collects the message without its frame, for doors that cannot stream.
-    pub fn into_message(mut self) -> Bytes {
+    pub async fn into_message(mut self) -> Result<Bytes, Status> {
         if let Source::Whole(Some(bytes)) = &self.source {
-            return bytes.slice(FRAME_LEN..);
+            return Ok(bytes.slice(FRAME_LEN..));
         }
-        let mut all = BytesMut::new();
-        while let Some(piece) = self.next_piece() {
+        let mut all = BytesMut::with_capacity(FRAME_LEN + self.message_len);
+        while let Some(piece) = self.next_piece().await? {
             all.extend_from_slice(&piece);
         }
-        all.freeze().slice(FRAME_LEN..)
+        Ok(all.freeze().slice(FRAME_LEN..))
     }
 }
 
@@ -106,5 +119,29 @@ pub fn put_varint_field(tag: u32, value: u64, buffer: &mut BytesMut) {
     if value != 0 {
         encode_key(tag, WireType::Varint, buffer);
         encode_varint(value, buffer);
+    }
+}
+
+#[cfg(test)]
+impl Payload {
+    /// The whole message, of a payload that waits for nothing.
+    pub(super) fn now(self) -> Bytes {
+        ready(self.into_message())
+    }
+
+    /// The next piece, of a payload that waits for nothing.
+    pub(super) fn piece_now(&mut self) -> Option<Bytes> {
+        ready(self.next_piece())
+    }
+}
+
+#[cfg(test)]
+fn ready<T>(future: impl Future<Output = Result<T, Status>>) -> T {
+    use std::task::{Context, Poll, Waker};
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(value)) => value,
+        Poll::Ready(Err(status)) => panic!("unexpected {status}"),
+        Poll::Pending => panic!("it waits"),
     }
 }

@@ -12,30 +12,39 @@ use crate::grpc::status::Status;
 
 impl Services {
     /// Puts `request` into the log under a new request id and waits until it is applied here.
-    pub(super) async fn propose(
+    ///
+    /// It is encoded at once: what waits is a few words, not the request.
+    pub(super) fn propose(
         &self,
-        mut request: InternalRaftRequest,
-    ) -> Result<(i64, Reply), Status> {
-        let id = self.handle.request_id();
-        request.header = Some(RequestHeader { id, ..RequestHeader::default() });
-        let Outcome { revision, result } = self.handle.propose(id, self.encode(&request)?).await?;
-        Ok((revision, result?))
+        request: InternalRaftRequest,
+    ) -> impl Future<Output = Result<(i64, Reply), Status>> {
+        let encoded = self.encode(request);
+        async move {
+            let (id, data) = encoded?;
+            let Outcome { revision, result } = self.handle.propose(id, data).await?;
+            Ok((revision, result?))
+        }
     }
 
     /// Like [`Self::propose`], and encodes the answer.
-    pub(super) async fn propose_and_answer(
+    pub(super) fn propose_and_answer(
         &self,
         request: InternalRaftRequest,
-    ) -> Result<Payload, Status> {
-        let (revision, reply) = self.propose(request).await?;
-        Ok(answer::reply(&self.header(revision), &reply))
+    ) -> impl Future<Output = Result<Payload, Status>> {
+        let proposed = self.propose(request);
+        async move {
+            let (revision, reply) = proposed.await?;
+            Ok(answer::reply(&self.header(revision), &reply))
+        }
     }
 
-    fn encode(&self, request: &InternalRaftRequest) -> Result<Bytes, Status> {
-        let data = request.encode_to_vec();
-        if data.len() > self.limits.request_bytes_max {
+    fn encode(&self, mut request: InternalRaftRequest) -> Result<(u64, Bytes), Status> {
+        let id = self.handle.request_id();
+        request.header = Some(RequestHeader { id, ..RequestHeader::default() });
+        let len = request.encoded_len();
+        if len > self.limits.request_bytes_max {
             return Err(error::REQUEST_TOO_LARGE);
         }
-        Ok(data.into())
+        Ok((id, request.encode_to_vec().into()))
     }
 }

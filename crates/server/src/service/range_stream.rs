@@ -49,7 +49,7 @@ impl Services {
 
 /// Wraps an encoded `RangeResponse` into a `RangeStreamResponse` and sends it.
 async fn send(out: &mut impl Outbound, range: Payload) -> Result<(), Status> {
-    let range = range.into_message();
+    let range = range.into_message().await?;
     let payload = Payload::build(field_len(1, range.len()), |buffer| {
         put_field(1, range.len(), buffer);
         buffer.extend_from_slice(&range);
@@ -71,7 +71,8 @@ struct Chunks {
     request: RangeRequest,
     /// Keys still wanted, `None` for all.
     wanted: Option<i64>,
-    chunk_keys: i64,
+    /// Keys of the next chunk, `None` for all in one: what etcd makes of a negative limit.
+    chunk_keys: Option<i64>,
     chunk_bytes_aim: usize,
     /// Store revision that the first chunk saw: the header's.
     header_revision: Option<i64>,
@@ -80,20 +81,19 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn new(request: RangeRequest, chunk_bytes_aim: usize) -> Self {
+    fn new(mut request: RangeRequest, chunk_bytes_aim: usize) -> Self {
+        // Chunks follow each other by key. etcd sorts each by the target, goes on behind the key that then is its last, and so
+        // repeats keys: not to be copied.
+        request.sort_target = 0;
         let wanted = (request.limit > 0).then_some(request.limit);
-        Self {
-            request,
-            wanted,
-            chunk_keys: FIRST_CHUNK_KEYS,
-            chunk_bytes_aim,
-            header_revision: None,
-            count: None,
-        }
+        let chunk_keys = (request.limit >= 0).then_some(FIRST_CHUNK_KEYS);
+        Self { request, wanted, chunk_keys, chunk_bytes_aim, header_revision: None, count: None }
     }
 
     fn next_request(&self) -> RangeRequest {
-        let limit = self.wanted.map_or(self.chunk_keys, |wanted| wanted.min(self.chunk_keys));
+        // 0 is no limit.
+        let chunk_keys = self.chunk_keys.unwrap_or(0);
+        let limit = self.wanted.map_or(chunk_keys, |wanted| wanted.min(chunk_keys));
         RangeRequest { limit, ..self.request.clone() }
     }
 
@@ -124,10 +124,11 @@ impl Chunks {
             .expect("the store's records are checked when they are read");
         self.request.key = [&last.key[..], b"\0"].concat().into();
         let bytes: usize = reply.kvs.iter().map(|record| field_len(2, record.len())).sum();
+        let Some(keys) = &mut self.chunk_keys else { return };
         if bytes < self.chunk_bytes_aim / 2 {
-            self.chunk_keys *= 2;
+            *keys *= 2;
         } else if bytes > self.chunk_bytes_aim * 2 {
-            self.chunk_keys = (self.chunk_keys / 2).max(1);
+            *keys = (*keys / 2).max(1);
         }
     }
 }

@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use machine::Snapshot;
+use bytes::{Bytes, BytesMut};
+use machine::{Image, ReadError};
 use proto::etcdserverpb::SnapshotResponse;
 use sha2::{Digest, Sha256};
-use storage::Fault;
-use storage::bolt::{self, Planner, Writer};
-use tokio::sync::mpsc;
 
 use super::Services;
 use super::maintenance::storage_version;
@@ -19,18 +16,10 @@ use crate::grpc::status::{Code, Status};
 
 /// Bytes of the image per message; etcd's.
 const BLOB_BYTES: usize = 32 << 10;
-/// Page size of the image; etcd's on most machines.
-const PAGE_BYTES: u32 = 4096;
 /// How often a snapshot looks whether what was applied when it was asked for is durable.
 const DURABLE_POLL: Duration = Duration::from_millis(2);
-/// Blobs made ahead of what the client has taken.
-const BLOBS_AHEAD_MAX: usize = 16;
-
-/// A piece of the image, with the bytes that follow it.
-struct Piece {
-    blob: Bytes,
-    remaining: u64,
-}
+/// Bytes of the image made at a time.
+const AHEAD_BYTES: usize = 256 << 10;
 
 impl Services {
     pub(super) async fn snapshot(&self, out: &mut impl Outbound) -> Result<(), Status> {
@@ -38,24 +27,24 @@ impl Services {
         let version = version.map_or_else(String::new, |version| version.to_string());
         let started = std::time::Instant::now();
         self.applied_is_durable().await?;
-        let (sender, mut pieces) = mpsc::channel(BLOBS_AHEAD_MAX);
         let reader = self.handle.reader().clone();
-        let maker = tokio::task::spawn_blocking(move || {
-            reader.snapshot().map_err(ImageError::from).and_then(|snapshot| make_image(&snapshot, &sender))
-        });
+        let mut image =
+            self.image_work(move || reader.snapshot()?.image().map_err(ImageError::from)).await?;
+        let mut remaining = image.len();
         let mut digest = Sha256::new();
-        while let Some(Piece { blob, remaining }) = pieces.recv().await {
-            digest.update(&blob);
-            send(out, blob, remaining, &version).await?;
-        }
-        match maker.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::error!(%error, "failed to make a snapshot");
-                self.metrics.read_failed();
-                return Err(Status::new(Code::Unknown, error.to_string()));
+        loop {
+            // The image is lent to the blocking pool piece by piece: a slow client holds no thread.
+            let (lent, mut bytes) = self.image_work(move || read_ahead(image)).await?;
+            image = lent;
+            if bytes.is_empty() {
+                break;
             }
-            Err(_cancelled) => return Err(error::STOPPED),
+            while !bytes.is_empty() {
+                let blob = bytes.split_to(bytes.len().min(BLOB_BYTES));
+                remaining -= blob.len() as u64;
+                digest.update(&blob);
+                send(out, blob, remaining, &version).await?;
+            }
         }
         send(out, Bytes::copy_from_slice(&digest.finalize()), 0, &version).await?;
         self.metrics.disk.snapshot.observe(started.elapsed());
@@ -64,6 +53,23 @@ impl Services {
 }
 
 impl Services {
+    /// Runs a step of making an image on the blocking pool.
+    async fn image_work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, Status> {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "failed to make a snapshot");
+                self.metrics.read_failed();
+                Err(Status::new(Code::Unknown, error.to_string()))
+            }
+            // The pool refuses work only while the process is ending.
+            Err(_cancelled) => Err(error::STOPPED),
+        }
+    }
+
     /// Waits until the backend holds everything that is applied now.
     async fn applied_is_durable(&self) -> Result<(), Status> {
         let applied = self.handle.gate().applied_index();
@@ -88,41 +94,21 @@ async fn send(
     out.send(Payload::of(&response)).await.map_err(|Gone| error::CANCELED)
 }
 
-/// Writes the image into `sender`, as fast as the client takes it; ends early when the client is gone.
-fn make_image(snapshot: &Snapshot, sender: &mpsc::Sender<Piece>) -> Result<(), ImageError> {
-    let mut planner = Planner::new(PAGE_BYTES)?;
-    for bucket in snapshot.buckets() {
-        planner.bucket(bucket.as_bytes())?;
-        for pair in snapshot.pairs(bucket) {
-            let (key, value) = pair?;
-            planner.pair(key.len(), value.len())?;
-        }
-    }
-    let mut image = Writer::new(planner.finish(), |name: &[u8]| {
-        let mut buckets = snapshot.buckets();
-        snapshot.pairs(buckets.find(|bucket| bucket.as_bytes() == name).unwrap_or_default())
-    });
-    let mut remaining = image.image_len();
+/// Makes the next pieces of the image, about [`AHEAD_BYTES`] of them; none at the end.
+fn read_ahead(mut image: Image) -> Result<(Image, Bytes), ImageError> {
+    let mut ahead = BytesMut::with_capacity(AHEAD_BYTES * 2);
     let mut piece = Vec::new();
-    while image.next_piece(&mut piece)? {
-        for blob in piece.chunks(BLOB_BYTES) {
-            remaining -= blob.len() as u64;
-            let blob = Bytes::copy_from_slice(blob);
-            if sender.blocking_send(Piece { blob, remaining }).is_err() {
-                return Ok(());
-            }
-        }
+    while ahead.len() < AHEAD_BYTES && image.next_piece(&mut piece)? {
+        ahead.extend_from_slice(&piece);
     }
-    Ok(())
+    Ok((image, ahead.freeze()))
 }
 
 /// Why an image breaks off.
 #[derive(Debug, thiserror::Error)]
 enum ImageError {
     #[error(transparent)]
-    Read(#[from] machine::ReadError),
+    Read(#[from] ReadError),
     #[error(transparent)]
-    Storage(#[from] Fault),
-    #[error(transparent)]
-    Image(#[from] bolt::writer::Error),
+    Image(#[from] storage::bolt::writer::Error),
 }

@@ -21,10 +21,7 @@ pub trait Outbound {
     fn send(&mut self, payload: Payload) -> impl Future<Output = Result<(), Gone>>;
 
     /// Sends several messages, as few writes as the door can; leaves `payloads` empty.
-    fn send_all(
-        &mut self,
-        payloads: &mut Vec<Payload>,
-    ) -> impl Future<Output = Result<(), Gone>> {
+    fn send_all(&mut self, payloads: &mut Vec<Payload>) -> impl Future<Output = Result<(), Gone>> {
         async move {
             for payload in payloads.drain(..) {
                 self.send(payload).await?;

@@ -46,8 +46,7 @@ pub struct Watches {
 impl Watches {
     /// Makes a hub that stands where the store stands now.
     pub(super) fn new(reader: Reader, limits: &Limits) -> Self {
-        let options =
-            Options { queue_bytes_max: limits.watch_buffer_bytes, ..Options::default() };
+        let options = Options { queue_bytes_max: limits.watch_buffer_bytes, ..Options::default() };
         let hub = Hub::new(options, reader.revision());
         Self { hub, reader, streams: BTreeMap::new(), ready: Vec::new() }
     }
@@ -221,8 +220,7 @@ impl OpenStream {
                 && let Some(answer) = self.next_answer()
             {
                 for part in answer.parts(&header, bytes_max) {
-                    let payload =
-                        Payload::build(part.encoded_len(), |buffer| part.encode(buffer));
+                    let payload = Payload::build(part.encoded_len(), |buffer| part.encode(buffer));
                     bytes += payload.message_len();
                     turn.push(payload);
                 }
@@ -318,7 +316,7 @@ impl ProgressTimer {
     }
 
     fn start(&mut self) {
-        self.next.get_or_insert(Instant::now() + self.interval);
+        self.next.get_or_insert_with(|| Instant::now() + self.interval);
     }
 
     async fn due(&mut self) {
