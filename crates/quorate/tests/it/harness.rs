@@ -94,21 +94,26 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let binary = env!("CARGO_BIN_EXE_quorate");
         match &self.shell {
-            None => Command::new(binary),
+            None => Command::new(binary()),
             Some(line) => {
                 let mut command = Command::new("sh");
-                command.args(["-c", line, "sh", binary]);
+                command.args(["-c", line, "sh"]).arg(binary());
                 command
             }
         }
     }
 }
 
+/// What is tested: the built binary, or what `QUORATE_BINARY` names, such as a release build, or etcd as judge.
+fn binary() -> PathBuf {
+    std::env::var_os("QUORATE_BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_quorate").into(), PathBuf::from)
+}
+
 /// Runs the binary with exactly `flags` to its end; returns its exit code and what it wrote on standard error.
 pub(crate) fn run_to_end(flags: &[&str]) -> (Option<i32>, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    let mut command = Command::new(binary());
     command.args(flags);
     let (mut child, log) = launch(command);
     let status = wait_for_exit(&mut child, PATIENCE);
@@ -203,6 +208,11 @@ impl Server {
 
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("it is our child").is_none()
+    }
+
+    /// Waits until clients are served, or the process has ended.
+    pub(crate) fn serves(&self) -> bool {
+        matches!(self.log.wait(|lines| contains(lines, READY), PATIENCE), Waited::Found)
     }
 
     /// Waits for a line of the log that contains `text`.

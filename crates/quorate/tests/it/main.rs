@@ -1,8 +1,18 @@
 //! The built process over real sockets: what it acknowledges survives it, it starts and stops as it should, and no
 //! client can harm it or the others.
 
-mod durability;
-mod harness;
+mod bystander;
+mod calls;
 mod client;
+mod damage;
+mod durability;
+mod floods;
+mod frames;
+mod harness;
+mod http1;
+mod lifecycle;
+mod listeners;
 mod random;
+mod slow;
 mod storm;
+mod watch;

@@ -1,0 +1,206 @@
+//! Clients that are slow, on purpose or not: they wait, nobody else does, and what waits for them is bounded.
+
+use std::net::SocketAddr;
+
+use prost::Message;
+use proto::etcdserverpb::{
+    PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, request_op,
+};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::bystander::unharmed;
+use crate::client::{Client, in_time};
+use crate::frames::{
+    Connection, DATA, END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE, call, frame, message,
+};
+use crate::harness::{Setup, eventually};
+use crate::http1;
+use crate::listeners::Authority;
+use crate::watch::open_watch;
+
+const MIB: u64 = 1 << 20;
+
+/// Puts `count` keys of `bytes` each below `prefix`, many at a time.
+async fn fill(client: &Client, prefix: &str, count: usize, bytes: usize) {
+    let per_txn = (1_000_000 / bytes).clamp(1, 120);
+    let numbers: Vec<usize> = (0..count).collect();
+    for chunk in numbers.chunks(per_txn) {
+        let put = |number: &usize| RequestOp {
+            request: Some(request_op::Request::RequestPut(PutRequest {
+                key: format!("{prefix}{number:08}").into(),
+                value: vec![b'v'; bytes].into(),
+                ..Default::default()
+            })),
+        };
+        let txn = TxnRequest { success: chunk.iter().map(put).collect(), ..Default::default() };
+        client.kv().txn(txn).await.expect("acknowledged");
+    }
+}
+
+fn range(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    *end.last_mut().expect("not empty") += 1;
+    let request =
+        RangeRequest { key: prefix.to_owned().into(), range_end: end.into(), ..Default::default() };
+    message(&request.encode_to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_that_nobody_reads_are_bounded() {
+    let server = Setup::new().start();
+    fill(&Client::connect(&server).await, "list/", 40_000, 500).await;
+    let request = range("list/");
+    unharmed(&server, 200 * MIB, async {
+        let mut connections = Vec::new();
+        for path in ["/etcdserverpb.KV/Range", "/etcdserverpb.KV/RangeStream"] {
+            for _ in 0..3 {
+                let mut connection = Connection::open(server.address()).await;
+                let headers = call(path);
+                for number in 0..15 {
+                    let stream = 1 + 2 * number;
+                    let mut bytes = frame(HEADERS, END_HEADERS, stream, &headers);
+                    bytes.extend(frame(DATA, END_STREAM, stream, &request));
+                    // Enough that the first pieces are sent, and no more.
+                    bytes.extend(frame(WINDOW_UPDATE, 0, stream, &1000_u32.to_be_bytes()));
+                    assert!(connection.send(&bytes).await);
+                }
+                connections.push(connection);
+            }
+        }
+        // All of them have begun when others have been served after them for a while.
+        let client = Client::connect(&server).await;
+        for _ in 0..300 {
+            client.get("list/00000000").await.expect("readable");
+        }
+        connections
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_that_does_not_read_is_bounded_and_misses_nothing() {
+    let server = Setup::new().start();
+    let client = Client::connect(&server).await;
+    let reader = Client::connect(&server).await;
+    let create = WatchCreateRequest {
+        key: "slow/".into(),
+        range_end: "slow0".into(),
+        start_revision: 1,
+        ..Default::default()
+    };
+    let count = 100_000;
+    let mut watch = unharmed(&server, 300 * MIB, async {
+        let mut watches = Vec::new();
+        for _ in 0..20 {
+            watches.push(open_watch(&reader, create.clone()).await);
+        }
+        fill(&client, "slow/", count, 900).await;
+        watches
+    })
+    .await
+    .swap_remove(0);
+    let mut seen = 0;
+    while seen < count {
+        let response = in_time("events", watch.message()).await.expect("open").expect("open");
+        assert!(!response.canceled, "{response:?}");
+        for event in response.events {
+            let key = event.kv.expect("always there").key;
+            assert_eq!(key, format!("slow/{seen:08}"));
+            seen += 1;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_watchers_on_one_stream_are_served() {
+    const WATCHERS: usize = 100_000;
+    let server = Setup::new().start();
+    let client = Client::connect(&server).await;
+    unharmed(&server, 300 * MIB, async {
+        let create = |number: usize| WatchCreateRequest {
+            key: format!("many/{number:08}").into(),
+            ..Default::default()
+        };
+        let mut watch = open_watch(&client, create(0)).await;
+        let mut created = 1;
+        for number in 1..WATCHERS {
+            watch.create(create(number)).await;
+            while number - created > 1000 {
+                let response = in_time("created", watch.message()).await.expect("open").expect("open");
+                assert!(response.created && !response.canceled, "{response:?}");
+                created += 1;
+            }
+        }
+        while created < WATCHERS {
+            let response = in_time("created", watch.message()).await.expect("open").expect("open");
+            assert!(response.created && !response.canceled, "{response:?}");
+            created += 1;
+        }
+        for number in [0, WATCHERS / 2, WATCHERS - 1] {
+            client.put(format!("many/{number:08}"), "1").await.expect("acknowledged");
+            let response = in_time("an event", watch.message()).await.expect("open").expect("open");
+            assert_eq!(response.events.len(), 1);
+            let kv = response.events[0].kv.as_ref().expect("always there");
+            assert_eq!(kv.key, format!("many/{number:08}"));
+        }
+    })
+    .await;
+}
+
+/// Opens `count` connections that send `bytes` and then nothing.
+async fn silent(address: SocketAddr, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(bytes).await.expect("open");
+        streams.push(stream);
+    }
+    streams
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_never_end_hold_up_nobody() {
+    let server = Setup::new().start();
+    let beginnings = [
+        "",
+        "P",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: a\r\nX-Slow: ",
+        "POST /v3/kv/put HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n{\"key\":",
+        "POST /v3/kv/put HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"key",
+        "POST /v3/watch HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n{\"create_request\":{\"key\":\"YQ==\"}}",
+    ];
+    unharmed(&server, 100 * MIB, async {
+        let mut held = Vec::new();
+        for beginning in beginnings {
+            held.push(silent(server.address(), 200, beginning.as_bytes()).await);
+        }
+        for _ in 0..20 {
+            assert_eq!(http1::get(server.address(), "/health").await.status, 200);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handshakes_that_never_end_hold_up_nobody_and_are_ended() {
+    let authority = Authority::new();
+    let server = authority.setup(false).start();
+    let before = server.descriptors();
+    let mut held = Vec::new();
+    // Nothing, the beginning of a record, a record that lies about its length.
+    for beginning in [&[][..], &[0x16, 3, 1], &[0x16, 3, 1, 0x3f, 0xff, 1, 0]] {
+        held.extend(silent(server.address(), 150, beginning).await);
+    }
+    for _ in 0..10 {
+        let stream = authority.connect(server.address(), None, &["http/1.1"]).await;
+        let head = "GET /health HTTP/1.1\r\nHost: localhost";
+        let health = http1::exchange(stream.expect("a handshake"), head, "").await;
+        assert_eq!(health.status, 200);
+    }
+    assert!(server.memory().highest < 200 * MIB);
+    eventually("handshakes time out", || server.descriptors() < before + 20);
+    drop(held);
+}
