@@ -28,8 +28,13 @@ impl Client {
     }
 
     pub(crate) async fn connect_to(url: &str) -> Self {
+        Self::try_connect(url).await.expect("it serves")
+    }
+
+    /// Connects to a process that may have ended.
+    pub(crate) async fn try_connect(url: &str) -> Result<Self, tonic::transport::Error> {
         let endpoint = Endpoint::from_shared(url.to_owned()).expect("a URL").timeout(PATIENCE);
-        Self::over(endpoint.connect().await.expect("it serves"))
+        endpoint.connect().await.map(Self::over)
     }
 
     pub(crate) fn over(channel: Channel) -> Self {

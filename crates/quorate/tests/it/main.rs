@@ -8,6 +8,7 @@ mod damage;
 mod durability;
 mod floods;
 mod frames;
+mod full;
 mod harness;
 mod http1;
 mod lifecycle;
