@@ -10,4 +10,5 @@ pub mod error;
 pub mod guard;
 pub mod message;
 pub mod method;
+pub mod pages;
 pub mod status;

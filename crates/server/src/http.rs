@@ -23,7 +23,6 @@ pub mod body;
 mod gateway;
 mod health;
 pub mod json;
-pub mod over_http2;
 
 /// Time a client has to send the head of a request.
 const HEAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);

@@ -18,8 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::call;
 use super::coalesce::coalesce;
 use super::guard::Guarded;
+use super::pages;
 use crate::drain::Draining;
-use crate::http::{Pages, over_http2};
+use crate::http::Pages;
 use crate::service::Services;
 
 /// Bytes a client may send on a connection before calls consume them: bounds memory per connection.
@@ -38,9 +39,13 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves `io` until the client closes it, breaks the protocol, or the member drains. Requests that are not gRPC go to
-/// `pages` where the connection has them.
-pub async fn serve<T>(io: T, services: Rc<Services>, pages: Option<Arc<Pages>>, draining: Draining)
-where
+/// `pages_served` where the connection has them.
+pub async fn serve<T>(
+    io: T,
+    services: Rc<Services>,
+    pages_served: Option<Arc<Pages>>,
+    draining: Draining,
+) where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let answered = Rc::new(Cell::new(false));
@@ -72,7 +77,7 @@ where
         while !ended && let Poll::Ready(accepted) = connection.poll_accept(context) {
             match accepted {
                 Some(Ok((request, respond))) => {
-                    dispatch(&services, pages.as_ref(), request, respond, &answered);
+                    dispatch(&services, pages_served.as_ref(), request, respond, &answered);
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "a client broke the HTTP/2 connection");
@@ -100,17 +105,17 @@ where
 
 fn dispatch(
     services: &Rc<Services>,
-    pages: Option<&Arc<Pages>>,
+    pages_served: Option<&Arc<Pages>>,
     request: http::Request<h2::RecvStream>,
     respond: h2::server::SendResponse<Bytes>,
     answered: &Rc<Cell<bool>>,
 ) {
     let services = Rc::clone(services);
-    match pages {
-        Some(pages) if !call::is_grpc(request.headers()) => {
+    match pages_served {
+        Some(served) if !call::is_grpc(request.headers()) => {
             answered.set(true);
-            let pages = Arc::clone(pages);
-            start(async move { over_http2::serve(services, &pages, request, respond).await });
+            let served = Arc::clone(served);
+            start(async move { pages::serve(services, &served, request, respond).await });
         }
         _ => start(call::serve(services, request, respond, Rc::clone(answered))),
     }

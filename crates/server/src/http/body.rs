@@ -9,6 +9,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
+use crate::grpc::pages::RequestBody;
+
 /// What a page or a gateway call answers with.
 #[derive(Debug)]
 pub enum Answer {
@@ -57,7 +59,7 @@ pub enum Chunks {
     /// Of an HTTP/1.1 request.
     Http1(hyper::body::Incoming),
     /// Of an HTTP/2 stream.
-    Http2(h2::RecvStream),
+    Http2(RequestBody),
 }
 
 impl Chunks {
@@ -75,14 +77,7 @@ impl Chunks {
                     Err(error) => return Some(Err(io::Error::other(error))),
                 }
             },
-            Self::Http2(body) => match body.data().await? {
-                Ok(data) => {
-                    // Fails only on a stream that is closed already, which the next call reports.
-                    drop(body.flow_control().release_capacity(data.len()));
-                    Some(Ok(data))
-                }
-                Err(error) => Some(Err(io::Error::other(error))),
-            },
+            Self::Http2(body) => body.next().await,
         }
     }
 
