@@ -3,6 +3,7 @@
 mod ci;
 mod codegen;
 mod diff;
+mod perf;
 mod tidy;
 mod workspace;
 
@@ -11,9 +12,10 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask <subcommand>
 
-  ci                  everything a change has to pass
+  ci [--skip-tests]   everything a change has to pass
   codegen [--check]   generate crates/proto/src/generated from its definitions; only compare with --check
   diff ...            compare our binary with the real etcd, request by request
+  perf ...            measure our binary beside the real etcd
   tidy                check the house rules that no compiler knows
 ";
 
@@ -21,10 +23,12 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments.as_slice() {
-        ["ci"] => ci::run(),
+        ["ci"] => ci::run(false),
+        ["ci", "--skip-tests"] => ci::run(true),
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
         ["diff", arguments @ ..] => diff::run(arguments),
+        ["perf", arguments @ ..] => perf::run(arguments),
         ["tidy"] => tidy::run(),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
