@@ -9,7 +9,7 @@
 //! | `Status` | without `dbSize` and `dbSizeInUse`; spaces in alarm texts squeezed | two storage engines; etcd varies the spaces |
 //! | `Status` | `raftAppliedIndex` may be one behind `raftIndex` | etcd answers a request before it counts it as applied |
 //! | `LeaseLeases` | in any order | the order is by remaining time, and leases may end within the same tick of a clock |
-//! | after the client's deadline | without the text | nobody reads it: etcd resets the stream |
+//! | after the client's deadline | `DeadlineExceeded`, without text | nobody reads it: etcd resets the stream, or says that the context was canceled |
 //! | `Range` in an order other than by key | elements that are equal in that order, in any order | etcd's sort is not stable |
 
 use bytes::Bytes;
@@ -37,9 +37,8 @@ impl Exchange<'_> {
     pub(crate) fn is_equal(&self) -> bool {
         match self {
             Exchange::Grpc { call, reference, subject } => {
-                let late = |answer: &grpc::Answer| answer.code == grpc::DEADLINE_EXCEEDED;
                 reference == subject
-                    || (call.timeout.is_some() && late(reference) && late(subject))
+                    || (call.timeout.is_some() && reference.is_late() && subject.is_late())
                     || (reference.code == subject.code
                         && reference.text == subject.text
                         && reference.messages.len() == subject.messages.len()

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 /// How long an answer may take before it counts as none.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-pub(crate) const DEADLINE_EXCEEDED: &str = "4";
+const DEADLINE_EXCEEDED: &str = "4";
 const WINDOW_BYTES: u32 = 1 << 24;
 
 /// What a server said to one call.
@@ -23,6 +23,14 @@ pub(crate) struct Answer {
     pub(crate) text: String,
     /// The messages, still encoded.
     pub(crate) messages: Vec<Bytes>,
+}
+
+impl Answer {
+    /// Whether the call ran out of time. At the deadline etcd resets the stream or cancels the call's context.
+    pub(crate) fn is_late(&self) -> bool {
+        const CANCELED: &str = "1";
+        self.code == DEADLINE_EXCEEDED || (self.code == CANCELED && self.text == "context canceled")
+    }
 }
 
 /// One connection to one server. Cloning shares the connection.
@@ -72,7 +80,7 @@ impl Connection {
             .await
             .with_context(|| format!("no answer within {PATIENCE:?}"))?;
         match answer {
-            // At the deadline etcd resets the stream: the client knows by itself what to say.
+            // The client knows by itself what to say.
             Err(error) if timeout.is_some() && is_canceled(&error) => Ok(Answer {
                 code: DEADLINE_EXCEEDED.to_owned(),
                 text: error.to_string(),

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use prost::Message as _;
 use proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, HashKvRequest, LeaseGrantRequest, LeaseGrantResponse,
-    LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, RangeRequest, StatusRequest,
-    StatusResponse,
+    CompactionRequest, CompactionResponse, HashKvRequest, HashKvResponse, LeaseGrantRequest,
+    LeaseGrantResponse, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
+    RangeRequest, StatusRequest, StatusResponse,
 };
 
 use super::compare::Exchange;
 use super::gateway::{self, Gateway};
 use super::generate::{Call, FIRST_OF_FUTURE, Generator, STREAMS, Step, View, WatchStep};
-use super::grpc::{Answer, Connection, DEADLINE_EXCEEDED};
+use super::grpc::{Answer, Connection};
 use super::known;
 use super::member::Member;
 use super::method::{self, Descriptors};
@@ -25,6 +25,8 @@ use super::watches::Stream;
 const CHECKPOINT_STEPS: usize = 1000;
 /// So many calls that change nothing run side by side.
 const READS_MAX: usize = 12;
+/// How long the physical part of a compaction may take.
+const COMPACTING: Duration = Duration::from_secs(10);
 /// Long enough for a server to clean up behind a call that ran out of time.
 const UNDOING: Duration = Duration::from_millis(150);
 
@@ -156,9 +158,15 @@ impl Pair {
                     self.settle().await?;
                 }
                 match call.method.route.filter(|_| gateway && passes_gateway(&call)) {
-                    Some(route) => self.post(route, &call, tally).await,
-                    None => self.call(&call, tally).await.map(|_| ()),
+                    Some(route) => self.post(route, &call, tally).await?,
+                    None => drop(self.call(&call, tally).await?),
                 }
+                if call.method.service.starts_with("v3") {
+                    // Locks and elections take several writes, and answer with the header of one.
+                    let status = Call::of(&method::STATUS, &StatusRequest {});
+                    self.call(&status, tally).await?;
+                }
+                Ok(())
             }
             Step::AnonymousLease { ttl } => self.anonymous_lease(ttl, tally).await,
             Step::BadJson { route, body } => {
@@ -199,14 +207,12 @@ impl Pair {
         let reference = reference.with_context(|| format!("reference, {}", describe()))?;
         let subject = subject.with_context(|| format!("subject, {}", describe()))?;
         self.judge(call, &reference, &subject, tally)?;
-        if call.timeout.is_some() && reference.code == DEADLINE_EXCEEDED {
+        if call.timeout.is_some() && reference.is_late() {
             // What the call had begun is undone after its end.
             tokio::time::sleep(UNDOING).await;
-            let status = Call::of(&method::STATUS, &StatusRequest {});
-            Box::pin(self.call(&status, tally)).await?;
         }
-        if reference.code == "0" && !call.malformed && call.method.name == "Compact" {
-            self.view.compacted = CompactionRequest::decode(call.message.as_ref())?.revision;
+        if reference.code == "0" && call.method.name == "Compact" {
+            self.compacted(call).await?;
         }
         Ok((reference, subject))
     }
@@ -248,9 +254,39 @@ impl Pair {
             self.view.revision = revision.parse()?;
         }
         if call.method.name == "Compact" && reference.status == 200 {
-            self.view.compacted = CompactionRequest::decode(call.message.as_ref())?.revision;
+            self.compacted(call).await?;
         }
         Ok(())
+    }
+
+    /// Waits until both have done the physical part of a compaction: from then on they give the hash that was computed with
+    /// it, which covers more than a later one.
+    async fn compacted(&mut self, call: &Call) -> Result<()> {
+        let revision = CompactionRequest::decode(call.message.as_ref())?.revision;
+        self.view.compacted = revision;
+        let path = method::HASH_KV.path();
+        let message = HashKvRequest { revision }.encode_to_vec();
+        let deadline = Instant::now() + COMPACTING;
+        loop {
+            let (reference, subject) = tokio::join!(
+                self.reference.call(&path, &message, None),
+                self.subject.call(&path, &message, None),
+            );
+            let (reference, subject) = (reference?, subject?);
+            if reference == subject && !reference.messages.is_empty() {
+                let hash = HashKvResponse::decode(reference.messages[0].as_ref())?;
+                // What the compaction stored has the compacted revision of before.
+                if hash.compact_revision < revision {
+                    return Ok(());
+                }
+            }
+            if Instant::now() > deadline {
+                anyhow::bail!(
+                    "hash at the compacted revision {revision}\n  reference: {reference:?}\n  subject:   {subject:?}"
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     fn judge_gateway(
