@@ -6,6 +6,7 @@
 //! | `ctl …`; by the name `etcdctl` | the client |
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Returns memory early and takes a fifth less CPU than the system's under this load (design §7).
@@ -21,7 +22,14 @@ static MALLOC_CONF: Option<&'static std::ffi::c_char> =
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    serve(&arguments)
+    let name = arguments.first().map(Path::new).and_then(Path::file_name);
+    let is_ctl_by_name = name.is_some_and(|name| name == "etcdctl");
+    let is_server_by_name = name.is_some_and(|name| name == "etcd");
+    match arguments.get(1).and_then(|first| first.to_str()) {
+        _ if is_ctl_by_name => cli::ctl::main(arguments.into_iter().skip(1)),
+        Some("ctl") if !is_server_by_name => cli::ctl::main(arguments.into_iter().skip(2)),
+        _ => serve(&arguments),
+    }
 }
 
 fn serve(arguments: &[OsString]) -> ExitCode {
