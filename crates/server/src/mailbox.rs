@@ -1,7 +1,7 @@
 //! The way from the node thread to one serving thread: completions and shared event batches.
 //!
 //! Bounds: completions are bounded by the requests in flight, which admission bounds. Events are bounded here: when a
-//! serving thread falls behind by more than [`EVENT_BATCHES_MAX`] batches, further ones are dropped and the thread is
+//! serving thread falls behind by more than [`EVENT_BATCHES_MAX`] batches or [`EVENT_BYTES_MAX`], further ones are dropped and the thread is
 //! told the revision it lost sight at; its watchers then read the missing revisions from history. Nothing is lost to a
 //! watcher and the node thread never waits.
 
@@ -15,6 +15,9 @@ use parking_lot::Mutex;
 /// Undelivered event batches a serving thread may have; more are dropped and re-read from history.
 pub const EVENT_BATCHES_MAX: usize = 4096;
 
+/// Their bytes from which further ones are dropped likewise.
+const EVENT_BYTES_MAX: usize = 32 << 20;
+
 /// What has arrived since the last look.
 #[derive(Debug, Default)]
 pub struct Mail {
@@ -22,6 +25,8 @@ pub struct Mail {
     pub completions: Vec<Completion>,
     /// Events in revision order; a gap may follow the last batch if `lost` is set.
     pub events: Vec<Arc<EventBatch>>,
+    /// Bytes of `events`.
+    event_bytes: usize,
     /// Whether batches after the last of `events` were dropped.
     pub lost: bool,
     /// Whether the node has ended; nothing more will come.
@@ -57,9 +62,12 @@ impl Mailbox {
     /// Adds one batch of events, or notes its loss when the thread is too far behind.
     pub fn publish(&self, batch: &Arc<EventBatch>) {
         self.put(|mail| {
-            if mail.lost || mail.events.len() >= EVENT_BATCHES_MAX {
+            let is_full =
+                mail.events.len() >= EVENT_BATCHES_MAX || mail.event_bytes >= EVENT_BYTES_MAX;
+            if mail.lost || is_full {
                 mail.lost = true;
             } else {
+                mail.event_bytes += batch.bytes();
                 mail.events.push(Arc::clone(batch));
             }
         });
@@ -113,6 +121,22 @@ mod tests {
         mailbox.publish(&batch);
         let Poll::Ready(mail) = mailbox.poll_take(&mut context) else { panic!("mail is there") };
         assert!(!mail.lost && mail.events.len() == 1);
+    }
+
+    #[test]
+    fn large_batches_are_lost_before_they_take_too_much_memory() {
+        let mailbox = Mailbox::default();
+        let mut batch = EventBatch::new(2);
+        let revision = machine::Revision::new(2, 0);
+        batch.push(machine::watch::Event::deletion(&vec![b'k'; 1 << 20], revision, None));
+        let batch = Arc::new(batch);
+        for _ in 0..100 {
+            mailbox.publish(&batch);
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(mail) = mailbox.poll_take(&mut cx) else { panic!("mail is there") };
+        assert!(mail.lost);
+        assert!((16..=33).contains(&mail.events.len()), "{}", mail.events.len());
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //!
 //! Counters on the path of a request are resolved once per method, so that counting is one relaxed addition.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
     exponential_buckets,
@@ -29,6 +31,7 @@ pub struct Metrics {
     /// Durations of disk work.
     pub disk: Arc<DiskTimes>,
     client_requests: IntCounterVec,
+    client_versions: ClientVersions,
     /// The two series that nearly all calls count in.
     client_requests_unary: IntCounter,
     core: CoreMetrics,
@@ -63,6 +66,7 @@ impl Metrics {
             grpc: GrpcMetrics::new(&registry, config.monitoring.extensive_metrics)?,
             disk: Arc::new(DiskTimes::new(&registry)?),
             client_requests,
+            client_versions: ClientVersions::default(),
             client_requests_unary,
             core: CoreMetrics::new(&registry, config)?,
             health: HealthMetrics::new(&registry)?,
@@ -105,7 +109,31 @@ impl Metrics {
             return;
         }
         let kind = if kind == Kind::Unary { "unary" } else { "stream" };
-        self.client_requests.with_label_values(&[kind, api_version]).inc();
+        let label = self.client_versions.label(api_version);
+        self.client_requests.with_label_values(&[kind, label]).inc();
+    }
+}
+
+/// Versions that clients have named. Each is a series of its own for the life of the process, and a client may name
+/// anything: after [`Self::COUNT_MAX`] of them, and for texts that are too long, all others share one.
+#[derive(Debug, Default)]
+struct ClientVersions(RwLock<BTreeSet<Box<str>>>);
+
+impl ClientVersions {
+    const COUNT_MAX: usize = 64;
+    const BYTES_MAX: usize = 32;
+    const OTHER: &str = "other";
+
+    fn label<'a>(&self, version: &'a str) -> &'a str {
+        if self.0.read().contains(version) {
+            return version;
+        }
+        let mut known = self.0.write();
+        if version.len() > Self::BYTES_MAX || known.len() >= Self::COUNT_MAX {
+            return Self::OTHER;
+        }
+        known.insert(version.into());
+        version
     }
 }
 
@@ -217,4 +245,22 @@ fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, pr
     let counter = IntCounter::new(name, help)?;
     registry.register(Box::new(counter.clone()))?;
     Ok(counter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_cannot_make_series_without_end() {
+        let versions = ClientVersions::default();
+        assert_eq!(versions.label("3.7.1"), "3.7.1");
+        assert_eq!(versions.label(&"9".repeat(33)), "other");
+        for number in 0..1000 {
+            versions.label(&number.to_string());
+        }
+        assert_eq!(versions.label("1000"), "other");
+        assert_eq!(versions.label("3.7.1"), "3.7.1");
+        assert_eq!(versions.0.read().len(), ClientVersions::COUNT_MAX);
+    }
 }
