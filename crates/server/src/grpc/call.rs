@@ -54,7 +54,12 @@ pub async fn serve(
     let status = match Open::read(&head.headers) {
         Ok(open) => {
             let deadline = open.timeout.map(|timeout| started + timeout);
-            let call = Call { services: &services, method, caller: open.caller };
+            let call = Call {
+                services: &services,
+                method,
+                caller: open.caller,
+                answered: Rc::clone(&answered),
+            };
             let run = call.run(body, &mut respond);
             within(deadline, run).await
         }
@@ -88,6 +93,7 @@ struct Call<'a> {
     services: &'a Rc<Services>,
     method: Method,
     caller: Caller,
+    answered: Rc<Cell<bool>>,
 }
 
 impl Call<'_> {
@@ -116,7 +122,7 @@ impl Call<'_> {
         let answer = self.services.unary(self.method, &self.caller, message);
         let payload = unless_reset(respond, answer).await?;
         self.services.metrics().grpc.sent(self.method, payload.message_len());
-        let mut writer = MessageWriter::new(send_headers(respond)?);
+        let mut writer = MessageWriter::new(send_headers(respond)?, self.answered);
         match writer.send_only(payload).await {
             Ok(()) => {
                 writer.finish(trailers(None));
@@ -137,7 +143,7 @@ impl Call<'_> {
     ) -> Result<Code, Status> {
         let message = reader.only_message().await?;
         self.services.metrics().grpc.received(self.method, message.len());
-        let mut writer = LazyWriter::new(respond, self.services, self.method);
+        let mut writer = LazyWriter::new(respond, self.services, self.method, self.answered);
         let result =
             self.services.server_stream(self.method, &self.caller, message, &mut writer).await;
         writer.end(result)
@@ -148,7 +154,7 @@ impl Call<'_> {
         reader: MessageReader,
         respond: &mut SendResponse<Bytes>,
     ) -> Result<Code, Status> {
-        let mut writer = LazyWriter::new(respond, self.services, self.method);
+        let mut writer = LazyWriter::new(respond, self.services, self.method, self.answered);
         let result =
             self.services.bidi_stream(self.method, &self.caller, reader, &mut writer).await;
         writer.end(result)
@@ -178,6 +184,7 @@ pub struct LazyWriter<'a> {
     writer: Option<MessageWriter>,
     services: &'a Rc<Services>,
     method: Method,
+    answered: Rc<Cell<bool>>,
 }
 
 impl<'a> LazyWriter<'a> {
@@ -185,8 +192,9 @@ impl<'a> LazyWriter<'a> {
         respond: &'a mut SendResponse<Bytes>,
         services: &'a Rc<Services>,
         method: Method,
+        answered: Rc<Cell<bool>>,
     ) -> Self {
-        Self { respond, writer: None, services, method }
+        Self { respond, writer: None, services, method, answered }
     }
 
     fn begun(&mut self) -> Result<&mut MessageWriter, Gone> {
@@ -194,7 +202,7 @@ impl<'a> LazyWriter<'a> {
             Some(writer) => Ok(writer),
             empty => {
                 let stream = send_headers(self.respond).map_err(|_status| Gone)?;
-                Ok(empty.insert(MessageWriter::new(stream)))
+                Ok(empty.insert(MessageWriter::new(stream, Rc::clone(&self.answered))))
             }
         }
     }
@@ -202,7 +210,7 @@ impl<'a> LazyWriter<'a> {
     fn end(self, result: Result<(), Status>) -> Result<Code, Status> {
         let Some(writer) = self.writer else {
             result?;
-            let writer = MessageWriter::new(send_headers(self.respond)?);
+            let writer = MessageWriter::new(send_headers(self.respond)?, self.answered);
             writer.finish(trailers(None));
             return Ok(Code::Ok);
         };

@@ -1,6 +1,8 @@
 //! gRPC messages on an HTTP/2 stream: five bytes of frame, then the message (gRPC over HTTP/2 specification).
 
+use std::cell::Cell;
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -137,6 +139,8 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct MessageWriter {
     stream: SendStream<Bytes>,
+    /// Set with each DATA frame: it forgives the pings by which clients measure bandwidth meanwhile.
+    answered: Rc<Cell<bool>>,
 }
 
 /// A message up to this size is handed over without waiting for window: it fits the windows that clients open with,
@@ -144,16 +148,21 @@ pub struct MessageWriter {
 const UNPACED_BYTES_MAX: usize = 16 << 10;
 
 impl MessageWriter {
-    /// Writes to `stream`, whose headers are sent.
-    pub fn new(stream: SendStream<Bytes>) -> Self {
-        Self { stream }
+    /// Writes to `stream`, whose headers are sent; sets `answered` with all that it sends.
+    pub fn new(stream: SendStream<Bytes>, answered: Rc<Cell<bool>>) -> Self {
+        Self { stream, answered }
+    }
+
+    fn send_data(&mut self, data: Bytes) -> Result<(), Gone> {
+        self.answered.set(true);
+        self.stream.send_data(data, false).map_err(|_closed| Gone)
     }
 
     /// Sends the one message of a unary response.
     pub async fn send_only(&mut self, mut payload: Payload) -> Result<(), Ended> {
         while let Some(piece) = payload.next_piece().await.map_err(Ended::Unfinished)? {
             if piece.len() <= UNPACED_BYTES_MAX {
-                self.stream.send_data(piece, false).map_err(|_closed| Ended::Gone)?;
+                self.send_data(piece).map_err(|Gone| Ended::Gone)?;
             } else {
                 self.send_paced(piece).await.map_err(|Gone| Ended::Gone)?;
             }
@@ -170,7 +179,7 @@ impl MessageWriter {
                 Some(Err(_)) | None => return Err(Gone),
             };
             if capacity > 0 {
-                self.stream.send_data(piece.split_to(capacity), false).map_err(gone)?;
+                self.send_data(piece.split_to(capacity))?;
             }
         }
         Ok(())
@@ -214,10 +223,6 @@ impl Outbound for MessageWriter {
         })
         .await;
     }
-}
-
-fn gone(_closed: h2::Error) -> Gone {
-    Gone
 }
 
 #[cfg(test)]
