@@ -1,6 +1,6 @@
 //! One seed: both servers, one after the other step, until the end or the first difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use proto::etcdserverpb::{
     RangeRequest, StatusRequest, StatusResponse,
 };
 
-use super::compare::Exchange;
+use super::compare::{self, Exchange};
 use super::gateway::{self, Gateway};
 use super::generate::{Call, FIRST_OF_FUTURE, Generator, STREAMS, Step, View, WatchStep};
 use super::grpc::{Answer, Connection};
@@ -25,10 +25,13 @@ use super::watches::Stream;
 const CHECKPOINT_STEPS: usize = 1000;
 /// So many calls that change nothing run side by side.
 const READS_MAX: usize = 12;
+/// So many of the last changes are shown with a difference.
+const RECENT: usize = 6;
 /// How long the physical part of a compaction may take.
 const COMPACTING: Duration = Duration::from_secs(10);
-/// Long enough for a server to clean up behind a call that ran out of time.
-const UNDOING: Duration = Duration::from_millis(150);
+/// Long enough for a server to clean up behind a call that ran out of time, and for nothing to come after that.
+const UNDOING: Duration = Duration::from_secs(5);
+const UNDOING_QUIET: Duration = Duration::from_millis(60);
 
 /// What was asked and how it went.
 #[derive(Default)]
@@ -56,7 +59,7 @@ pub(crate) async fn run(plan: Plan<'_>, seed: u64, tally: &mut Tally) -> Result<
     let mut subject = Member::start(plan.subject).await.context("subject")?;
     let mut pair = Pair::open(&reference, &subject, plan.gateway_every).await?;
     let mut generator = Generator::new(seed);
-    let result = pair.play(&mut generator, plan.steps, tally).await;
+    let result = pair.play(&mut generator, plan.steps, tally).await.with_context(|| pair.recent());
     let at = format!("seed {seed}, step {}", tally.steps);
     let ends = [("reference", reference.ended()), ("subject", subject.ended())];
     result.with_context(|| {
@@ -76,6 +79,8 @@ struct Pair {
     streams: Vec<Stream>,
     descriptors: Descriptors,
     view: View,
+    /// The last requests, for the report of a difference.
+    recent: VecDeque<String>,
 }
 
 impl Pair {
@@ -89,7 +94,8 @@ impl Pair {
         }
         let descriptors = Descriptors::load()?;
         let view = View { revision: 1, ..View::default() };
-        Ok(Self { reference, subject, gateways, gateway_every, streams, descriptors, view })
+        let recent = VecDeque::new();
+        Ok(Self { reference, subject, gateways, gateway_every, streams, descriptors, view, recent })
     }
 
     async fn play(
@@ -189,6 +195,18 @@ impl Pair {
         }
     }
 
+    fn recent(&self) -> String {
+        let requests: Vec<&str> = self.recent.iter().map(String::as_str).collect();
+        format!("after\n    {}\n", requests.join("\n    "))
+    }
+
+    fn remember(&mut self, call: &Call) {
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(compare::describe_request(call, &self.descriptors));
+    }
+
     async fn settle(&mut self) -> Result<()> {
         for stream in &mut self.streams {
             stream.settle(self.view.revision).await?;
@@ -199,6 +217,7 @@ impl Pair {
     /// Sends one call to both and compares; returns both answers.
     async fn call(&mut self, call: &Call, tally: &mut Tally) -> Result<(Answer, Answer)> {
         let path = call.method.path();
+        self.remember(call);
         let (reference, subject) = tokio::join!(
             self.reference.call(&path, &call.message, call.timeout),
             self.subject.call(&path, &call.message, call.timeout),
@@ -208,8 +227,7 @@ impl Pair {
         let subject = subject.with_context(|| format!("subject, {}", describe()))?;
         self.judge(call, &reference, &subject, tally)?;
         if call.timeout.is_some() && reference.is_late() {
-            // What the call had begun is undone after its end.
-            tokio::time::sleep(UNDOING).await;
+            self.undone().await?;
         }
         if reference.code == "0" && call.method.name == "Compact" {
             self.compacted(call).await?;
@@ -242,6 +260,7 @@ impl Pair {
     }
 
     async fn post(&mut self, route: &str, call: &Call, tally: &mut Tally) -> Result<()> {
+        self.remember(call);
         let (input, _) = self.descriptors.of(call.method).context("no such method")?;
         let body = gateway::to_json(&input, &call.message)?;
         let (reference, subject) =
@@ -257,6 +276,29 @@ impl Pair {
             self.compacted(call).await?;
         }
         Ok(())
+    }
+
+    /// Waits until both have undone what a call had begun that ran out of time: they do so after its end.
+    async fn undone(&self) -> Result<()> {
+        let path = method::STATUS.path();
+        let deadline = Instant::now() + UNDOING;
+        let mut last = None;
+        loop {
+            tokio::time::sleep(UNDOING_QUIET).await;
+            let (reference, subject) = tokio::join!(
+                self.reference.call(&path, &[], None),
+                self.subject.call(&path, &[], None),
+            );
+            let revision = |answer: &Answer| -> Option<i64> {
+                let status = StatusResponse::decode(answer.messages.first()?.as_ref()).ok()?;
+                Some(status.header?.revision)
+            };
+            let seen = (revision(&reference?), revision(&subject?));
+            if (seen.0 == seen.1 && last == Some(seen)) || Instant::now() > deadline {
+                return Ok(());
+            }
+            last = Some(seen);
+        }
     }
 
     /// Waits until both have done the physical part of a compaction: from then on they give the hash that was computed with
