@@ -1,0 +1,128 @@
+//! Leases: none ends before its time, none lives on for ever.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use machine::lease::Lessor;
+use node::Answer;
+
+use super::log::Judge;
+use super::{Violation, check, check_equal};
+use crate::model::Model;
+
+/// Since when each lease may count, as its holder sees it.
+#[derive(Debug, Default)]
+pub(super) struct LeaseClock {
+    /// The last renewal that was answered, by when it was asked for.
+    renewed: BTreeMap<i64, Duration>,
+    /// When the process began that is primary now: every lease counts anew from there.
+    promoted: Duration,
+}
+
+/// Whole seconds of a ttl.
+fn seconds(ttl: i64) -> Duration {
+    Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
+}
+
+impl LeaseClock {
+    /// Judges that a member revokes a lease of its own accord.
+    pub(super) fn revoke(&self, id: i64, now: Duration, model: &Model) -> Result<(), Violation> {
+        // One that is gone was revoked by somebody meanwhile.
+        let Some(lease) = model.leases().get(&id) else { return Ok(()) };
+        let since = self.renewed.get(&id).copied().unwrap_or_default().max(self.promoted);
+        check(now >= since + seconds(lease.ttl), || {
+            format!("lease {id} of {} s, held since {since:?}, ends at {now:?}", lease.ttl)
+        })
+    }
+}
+
+impl Judge {
+    /// Notes that a process starts at `now`.
+    pub fn start(&mut self, now: Duration) {
+        self.leases.promoted = now;
+    }
+
+    /// Notes that a lease was granted or renewed, as asked for at `since`.
+    pub fn renew(&mut self, id: i64, since: Duration) {
+        let renewed = self.leases.renewed.entry(id).or_default();
+        *renewed = since.max(*renewed);
+    }
+
+    /// Judges what the primary says of lease `id`, asked for at `since`. Unless `is_exact`, entries were applied in the
+    /// same turn, and what it says may be of before or after.
+    pub fn lease_answer(
+        &mut self,
+        id: i64,
+        since: Duration,
+        is_exact: bool,
+        answer: &Answer,
+    ) -> Result<(), Violation> {
+        let lease = self.model().leases().get(&id);
+        match answer {
+            Answer::KeptAlive { ttl: 0, .. } | Answer::TimeToLive { ttl: -1, .. } => {
+                check(lease.is_none() || !is_exact, || format!("lease {id} exists, but is unknown"))
+            }
+            Answer::KeptAlive { ttl, .. } => {
+                match lease {
+                    Some(lease) => check_equal(format!("the ttl of lease {id}"), ttl, &lease.ttl)?,
+                    None => check(!is_exact, || format!("lease {id} is renewed, but is not there"))?,
+                }
+                self.renew(id, since);
+                Ok(())
+            }
+            Answer::TimeToLive { ttl, granted_ttl, keys } => {
+                let Some(lease) = lease else {
+                    return check(!is_exact, || format!("lease {id} is told of, but is not there"));
+                };
+                check_equal(format!("the ttl of lease {id}"), granted_ttl, &lease.ttl)?;
+                let mut keys = keys.clone();
+                keys.sort();
+                let expected: Vec<_> = lease.keys.iter().cloned().collect();
+                check(!is_exact || keys == expected, || {
+                    format!("the keys of lease {id} are {keys:?}, expected {expected:?}")
+                })?;
+                // A new primary gives an extension, and the clock may lag: both are below two seconds.
+                check(*ttl <= lease.ttl + 2, || format!("lease {id} has {ttl} s left"))
+            }
+            Answer::Leases(ids) => {
+                let mut ids = ids.clone();
+                ids.sort_unstable();
+                let expected: Vec<i64> = self.model().leases().keys().copied().collect();
+                check(!is_exact || ids == expected, || {
+                    format!("the list of leases is {ids:?}, expected {expected:?}")
+                })
+            }
+            Answer::Applied(_)
+            | Answer::ReadReady
+            | Answer::Defragmented
+            | Answer::Failed(_) => Ok(()),
+        }
+    }
+
+    /// Judges the leases of a member that has applied all.
+    pub fn leases(&self, lessor: &Lessor) -> Result<(), Violation> {
+        let mut found = lessor.list();
+        found.sort_unstable();
+        let expected: Vec<i64> = self.model().leases().keys().copied().collect();
+        check_equal("the list of leases", &found, &expected)?;
+        for (id, lease) in self.model().leases() {
+            let ttl = lessor.stored(*id).map(|stored| stored.ttl);
+            check_equal(format!("the ttl of lease {id}"), &ttl, &Some(lease.ttl))?;
+            let mut keys: Vec<&[u8]> = lessor.keys(*id).collect();
+            keys.sort_unstable();
+            let expected: Vec<&[u8]> = lease.keys.iter().map(|key| &key[..]).collect();
+            check_equal(format!("the keys of lease {id}"), &keys, &expected)?;
+        }
+        Ok(())
+    }
+
+    /// Judges that no lease is left whose time is long over, given that nobody renewed any since `quiet_since`.
+    pub fn no_lease_is_immortal(&self, quiet: Duration) -> Result<(), Violation> {
+        for (id, lease) in self.model().leases() {
+            check(seconds(lease.ttl) + Duration::from_secs(8) > quiet, || {
+                format!("lease {id} of {} s lives after {quiet:?} without a renewal", lease.ttl)
+            })?;
+        }
+        Ok(())
+    }
+}

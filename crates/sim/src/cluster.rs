@@ -1,0 +1,241 @@
+//! Members: their disks, and the processes that run on them.
+//!
+//! A process is the node with what drivers do for it: the WAL thread, which takes all jobs that have queued, writes them,
+//! syncs once and reports the last; and the backend thread, which carries out one job after the other. Each step happens at
+//! its own time, so that everything else, a crash included, can come in between.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use machine::{BackendDone, BackendJob};
+use node::{Config, Effects, Event, Node, Now, StartError, Started, WalJob};
+use storage::backend::Backend;
+use storage::datadir::DataDir;
+use storage::wal::Wal;
+use storage::{Disk, Fault, snap};
+
+use crate::disk::SimDisk;
+use crate::rng::Rng;
+use crate::serving::Serving;
+
+/// One member.
+#[derive(Debug)]
+pub struct Member {
+    /// Its disk, which outlives its processes.
+    pub disk: SimDisk,
+    /// How its processes are set up.
+    pub config: Config,
+    /// Counts its processes; what was meant for an earlier one is passed over.
+    pub life: u32,
+    /// Its process, while one runs.
+    pub process: Option<Process>,
+}
+
+/// A process.
+#[derive(Debug)]
+pub struct Process {
+    /// The member's core.
+    pub node: Node,
+    /// The thread that serves clients.
+    pub serving: Serving,
+    /// Events that wait for the node thread.
+    pub inbox: VecDeque<Event>,
+    /// Whether the node thread is about to look into its inbox.
+    pub is_turn_due: bool,
+    /// When the process began.
+    pub started: Duration,
+    /// The WAL thread.
+    pub wal: WalThread,
+    /// The backend thread.
+    pub backend: BackendThread,
+    /// Held for its lock.
+    data_dir: DataDir,
+}
+
+/// What the WAL thread is at.
+#[derive(Debug)]
+pub struct WalThread {
+    wal: Wal,
+    disk: Arc<dyn Disk>,
+    snap_dir: PathBuf,
+    jobs: VecDeque<WalJob>,
+    /// The last job written, and whether a sync is due, while one or the other is.
+    under_way: Option<(u64, bool)>,
+    /// A thread that met a fault has ended.
+    has_ended: bool,
+}
+
+/// What the backend thread is at.
+#[derive(Debug)]
+pub struct BackendThread {
+    backend: Backend,
+    jobs: VecDeque<BackendJob>,
+    is_busy: bool,
+}
+
+impl Member {
+    /// A member that was never started.
+    pub fn new(config: Config) -> Self {
+        Self { disk: SimDisk::default(), config, life: 0, process: None }
+    }
+
+    /// Starts a process; its first effects are to be carried out.
+    pub fn start(
+        &mut self,
+        now: Duration,
+        serve: impl FnOnce(machine::Reader) -> Serving,
+    ) -> Result<Effects, StartError> {
+        self.life += 1;
+        let disk = self.disk.mount();
+        let unix_ms = u64::try_from(now.as_millis()).unwrap_or(0) + 1_000_000;
+        let config = Config { unix_ms, ..self.config.clone() };
+        let Started { node, wal, backend, data_dir, effects } =
+            Node::start(&disk, config, Now::default())?;
+        let snap_dir = data_dir.snap().to_owned();
+        self.process = Some(Process {
+            serving: serve(node.reader()),
+            node,
+            inbox: VecDeque::new(),
+            is_turn_due: false,
+            started: now,
+            wal: WalThread {
+                wal,
+                disk,
+                snap_dir,
+                jobs: VecDeque::new(),
+                under_way: None,
+                has_ended: false,
+            },
+            backend: BackendThread { backend, jobs: VecDeque::new(), is_busy: false },
+            data_dir,
+        });
+        Ok(effects)
+    }
+
+    /// Ends the process at once. What it does while it goes, such as closing the engine, has no effect.
+    pub fn kill(&mut self) {
+        self.life += 1;
+        self.disk.kill();
+        self.process = None;
+    }
+
+    /// Lets the process end in order.
+    pub fn exit(&mut self) {
+        self.life += 1;
+        if let Some(mut process) = self.process.take() {
+            process.wal.drain();
+            process.backend.drain();
+            let Process { node, wal, backend, data_dir, .. } = process;
+            drop((node, wal, backend, data_dir));
+        }
+        self.disk.kill();
+    }
+}
+
+impl WalThread {
+    /// Puts in a job; tells whether the thread was idle.
+    pub fn push(&mut self, job: WalJob) -> bool {
+        self.jobs.push_back(job);
+        self.jobs.len() == 1 && self.under_way.is_none() && !self.has_ended
+    }
+
+    /// Tells whether jobs wait and nothing is under way.
+    pub fn is_due(&self) -> bool {
+        !self.jobs.is_empty() && self.under_way.is_none() && !self.has_ended
+    }
+
+    /// Writes the first jobs that have queued, some or all of them. A fault is to be reported.
+    pub fn write(&mut self, rng: &mut Rng) -> Option<Event> {
+        let jobs = rng.index(self.jobs.len()) + 1;
+        let mut last = 0;
+        let mut must_sync = false;
+        let mut result = Ok(());
+        for job in self.jobs.drain(..jobs) {
+            last = job.job;
+            must_sync |= job.must_sync;
+            result = append(&*self.disk, &self.snap_dir, &mut self.wal, &job);
+            if result.is_err() {
+                break;
+            }
+        }
+        self.under_way = Some((last, must_sync));
+        let result = result.and_then(|()| self.wal.flush());
+        result.is_err().then(|| self.report(result))
+    }
+
+    /// Syncs what was written, if it has to be, and reports.
+    pub fn sync(&mut self) -> Option<Event> {
+        let (_, must_sync) = self.under_way?;
+        let result = if must_sync { self.wal.sync() } else { Ok(()) };
+        Some(self.report(result))
+    }
+
+    fn report(&mut self, result: Result<(), Fault>) -> Event {
+        self.has_ended |= result.is_err();
+        let job = self.under_way.take().map_or(0, |(job, _)| job);
+        Event::WalDone { job, result }
+    }
+
+    /// Carries out all that is left, as a thread does whose queue is closed.
+    fn drain(&mut self) {
+        self.sync();
+        while self.is_due() {
+            let mut all = Rng::new(0);
+            if self.write(&mut all).is_none() {
+                self.sync();
+            }
+        }
+    }
+}
+
+/// Does what the WAL thread does with one job.
+fn append(
+    disk: &dyn Disk,
+    snap_dir: &std::path::Path,
+    wal: &mut Wal,
+    job: &WalJob,
+) -> Result<(), Fault> {
+    if let Some((snapshot, _)) = &job.snapshot {
+        snap::save(disk, snap_dir, snapshot)?;
+    }
+    wal.append(&job.entries, job.hard_state.as_ref())?;
+    if let Some((_, mark)) = &job.snapshot {
+        wal.append_snapshot_mark(mark)?;
+    }
+    if let Some(index) = job.release_to {
+        wal.release_to(index)?;
+    }
+    Ok(())
+}
+
+impl BackendThread {
+    /// Puts in a job.
+    pub fn push(&mut self, job: BackendJob) {
+        self.jobs.push_back(job);
+    }
+
+    /// Takes the thread for a job if it is idle and one waits.
+    pub fn begin(&mut self) -> bool {
+        let begins = !self.is_busy && !self.jobs.is_empty();
+        self.is_busy |= begins;
+        begins
+    }
+
+    /// Carries out the first job.
+    pub fn run(&mut self) -> Option<BackendDone> {
+        Some(self.jobs.pop_front()?.run(&self.backend))
+    }
+
+    /// Lets the thread go on to the next job.
+    pub fn end(&mut self) {
+        self.is_busy = false;
+    }
+
+    fn drain(&mut self) {
+        while let Some(job) = self.jobs.pop_front() {
+            drop(job.run(&self.backend));
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The threads of a process, as they take their turns.
+
+use std::time::Duration;
+
+use machine::watch::CatchUpDone;
+use node::{Answer, Completion, Effects, Event, Failure, LeaseRequestKind, Now, Stop, Token};
+
+use super::{Act, Step, World};
+use crate::check::Violation;
+use crate::rng::Rng;
+use crate::scenario::TICK;
+use crate::workload::Ask;
+
+/// A request that is not answered after this, although its member runs, never will be.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl World {
+    pub(super) fn step(&mut self, member: usize, step: Step) -> Result<(), Violation> {
+        match step {
+            Step::Tick => self.tick(member),
+            Step::Turn => self.turn(member),
+            Step::WalWrite | Step::WalSync => {
+                self.wal(member, matches!(step, Step::WalWrite));
+                Ok(())
+            }
+            Step::Backend => {
+                self.trace.line(self.agenda.now(), || "backend job".to_owned());
+                let pause = self.disk_pause();
+                let done = self.process(member).and_then(|process| process.backend.run());
+                if let Some(done) = done {
+                    self.soon(member, pause, Step::BackendDone(done));
+                }
+                Ok(())
+            }
+            Step::BackendDone(done) => {
+                if let Some(process) = self.process(member) {
+                    process.backend.end();
+                }
+                self.arrive(member, Event::BackendDone(done));
+                self.begin_backend(member);
+                Ok(())
+            }
+            Step::Arrive(event) => {
+                self.arrive(member, event);
+                Ok(())
+            }
+            Step::Serve => self.serve(member),
+            Step::CatchUp => {
+                let pause = self.disk_pause();
+                let done = self.process(member).and_then(|process| process.serving.catch_up());
+                if let Some(done) = done {
+                    self.soon(member, pause, Step::CaughtUp(done));
+                }
+                Ok(())
+            }
+            Step::CaughtUp(done) => self.caught_up(member, done),
+            Step::Read(place) => self.read(member, place),
+            Step::Request(place) => {
+                self.request(member, place);
+                Ok(())
+            }
+        }
+    }
+
+    // The node thread.
+
+    pub(super) fn arrive(&mut self, member: usize, event: Event) {
+        let pause = self.rng.micros(1..300);
+        let Some(process) = self.process(member) else { return };
+        process.inbox.push_back(event);
+        if !std::mem::replace(&mut process.is_turn_due, true) {
+            self.soon(member, pause, Step::Turn);
+        }
+    }
+
+    fn tick(&mut self, member: usize) -> Result<(), Violation> {
+        let now = self.agenda.now();
+        if let Some(open) = self.history.oldest()
+            && now.saturating_sub(open.since) > PATIENCE
+        {
+            let ask = &open.ask;
+            return Err(Violation(format!("no answer since {:?} to {ask:?}", open.since)));
+        }
+        let Some(process) = self.process(member) else { return Ok(()) };
+        let since = now.saturating_sub(process.started);
+        self.arrive(member, Event::Tick { now: Now(since) });
+        let late = if self.rng.chance(5) { self.rng.micros(0..400_000) } else { Duration::ZERO };
+        self.soon(member, TICK + late, Step::Tick);
+        Ok(())
+    }
+
+    fn turn(&mut self, member: usize) -> Result<(), Violation> {
+        let draw = self.rng.word();
+        let Some(process) = self.process(member) else { return Ok(()) };
+        process.is_turn_due = false;
+        let burst = Rng::new(draw).index(process.inbox.len()) + 1;
+        let mut effects = Effects::default();
+        for event in process.inbox.drain(..burst.min(process.inbox.len())) {
+            effects.append(process.node.handle(event));
+        }
+        effects.append(process.node.end_of_burst());
+        if !process.inbox.is_empty() {
+            process.is_turn_due = true;
+            self.soon(member, Duration::from_micros(20), Step::Turn);
+        }
+        self.carry_out(member, effects)
+    }
+
+    pub(super) fn carry_out(&mut self, member: usize, effects: Effects) -> Result<(), Violation> {
+        let Effects { wal, backend, messages, completions, events, stop } = effects;
+        if !messages.is_empty() {
+            return Err(Violation::new("a lone voter sends messages"));
+        }
+        let now = self.agenda.now();
+        let mut is_wal_due = false;
+        for job in wal {
+            self.trace.line(now, || format!("wal job {} of {}", job.job, job.entries.len()));
+            self.judge.write(&job.entries, now)?;
+            if let Some(process) = self.process(member) {
+                is_wal_due |= process.wal.push(job);
+            }
+        }
+        if is_wal_due {
+            let pause = self.disk_pause();
+            self.soon(member, pause, Step::WalWrite);
+        }
+        let before = self.judge.model().applied();
+        let Some(process) = self.members[member].process.as_mut() else { return Ok(()) };
+        let applied = process.node.gate().applied_index();
+        let reader = process.node.reader();
+        self.judge.advance(applied)?;
+        if stop.is_none() {
+            self.judge.stand(&reader, applied)?;
+        }
+        let is_exact = self.judge.model().applied() == before;
+        self.trace.line(now, || {
+            format!("turn: applied {applied}, revision {}", self.judge.model().stand().revision)
+        });
+        for batch in events {
+            self.judge.events(&batch)?;
+            process.serving.publish(batch);
+        }
+        for Completion { token, answer } in completions {
+            self.judge_answer(token, &answer, is_exact)?;
+            if let Some(process) = self.process(member) {
+                process.serving.reply(token, answer);
+            }
+        }
+        self.wake_serving(member);
+        if let Some(process) = self.process(member) {
+            backend.into_iter().for_each(|job| process.backend.push(job));
+        }
+        self.begin_backend(member);
+        stop.map_or(Ok(()), |stop| self.stopped(member, &stop))
+    }
+
+    fn wake_serving(&mut self, member: usize) {
+        let pause = self.rng.micros(1..3_000);
+        if let Some(process) = self.process(member)
+            && !std::mem::replace(&mut process.serving.is_due, true)
+        {
+            self.soon(member, pause, Step::Serve);
+        }
+    }
+
+    /// Judges an answer when it leaves the node: nothing more can be acknowledged than that.
+    fn judge_answer(
+        &mut self,
+        token: Token,
+        answer: &Answer,
+        is_exact: bool,
+    ) -> Result<(), Violation> {
+        self.trace.line(self.agenda.now(), || format!("{token:?}: {answer:?}"));
+        let Some(open) = self.history.get(token) else {
+            return Err(Violation(format!("{token:?} is answered, but does not wait")));
+        };
+        match (&open.ask, answer) {
+            (Ask::Propose(request), Answer::Applied(outcome)) => {
+                let revision = self.judge.answer(open.id, outcome)?;
+                if let (Some(grant), Ok(_)) = (&request.lease_grant, &outcome.result) {
+                    self.judge.renew(grant.id, open.since);
+                }
+                self.history.told = self.history.told.max(revision);
+                Ok(())
+            }
+            (Ask::Propose(_), Answer::Failed(Failure::TooManyRequests)) => {
+                self.judge.refuse(open.id)
+            }
+            (Ask::Lease(kind), answer) => {
+                let id = match kind {
+                    LeaseRequestKind::KeepAlive { id }
+                    | LeaseRequestKind::TimeToLive { id, .. } => *id,
+                    LeaseRequestKind::Leases => 0,
+                };
+                self.judge.lease_answer(id, open.since, is_exact, answer)
+            }
+            (Ask::Range(_), Answer::ReadReady)
+            | (Ask::Defragment, Answer::Defragmented)
+            | (_, Answer::Failed(_)) => Ok(()),
+            (ask, answer) => Err(Violation(format!("{answer:?} is no answer to {ask:?}"))),
+        }
+    }
+
+    fn stopped(&mut self, member: usize, stop: &Stop) -> Result<(), Violation> {
+        self.trace.line(self.agenda.now(), || format!("stop: {stop:?}"));
+        match stop {
+            Stop::Asked => {
+                self.forget_process(member);
+                self.members[member].exit();
+            }
+            Stop::Fault(fault) => {
+                if self.members[member].disk.faults_struck() == 0 {
+                    return Err(Violation(format!("the member stops without a fault: {fault}")));
+                }
+                self.lose_process(member, true);
+            }
+            Stop::Removed => return Err(Violation::new("the member was removed by nobody")),
+        }
+        self.plan_start(member);
+        Ok(())
+    }
+
+    // The threads of the disk.
+
+    fn wal(&mut self, member: usize, is_write: bool) {
+        let pause = self.disk_pause();
+        let rng = &mut self.rng;
+        let Some(process) = self.members[member].process.as_mut() else { return };
+        let report = if is_write { process.wal.write(rng) } else { process.wal.sync() };
+        self.trace.line(self.agenda.now(), || format!("wal thread: {report:?}"));
+        match report {
+            None => self.soon(member, pause, Step::WalSync),
+            Some(report) => {
+                if process.wal.is_due() {
+                    let pause = self.disk_pause();
+                    self.soon(member, pause, Step::WalWrite);
+                }
+                self.soon(member, pause / 2, Step::Arrive(report));
+            }
+        }
+    }
+
+    fn begin_backend(&mut self, member: usize) {
+        let pause = self.disk_pause();
+        if self.process(member).is_some_and(|process| process.backend.begin()) {
+            self.soon(member, pause, Step::Backend);
+        }
+    }
+
+    // The serving thread.
+
+    fn serve(&mut self, member: usize) -> Result<(), Violation> {
+        let Some(process) = self.process(member) else { return Ok(()) };
+        process.serving.is_due = false;
+        let replies = process.serving.take_mail();
+        self.pump(member);
+        for (token, answer) in replies {
+            let Some(open) = self.history.answer(token) else { continue };
+            self.answered(&open, &answer)?;
+            self.next_ask(open.client);
+        }
+        Ok(())
+    }
+
+    pub(super) fn pump(&mut self, member: usize) {
+        let pause = self.disk_pause();
+        if self.process(member).is_some_and(|process| process.serving.pump()) {
+            self.soon(member, pause, Step::CatchUp);
+        }
+    }
+
+    fn caught_up(&mut self, member: usize, done: CatchUpDone) -> Result<(), Violation> {
+        let Some(process) = self.members[member].process.as_mut() else { return Ok(()) };
+        if let Err(fault) = process.serving.caught_up(done)
+            && self.members[member].disk.faults_struck() == 0
+        {
+            return Err(Violation(format!("history cannot be read: {fault}")));
+        }
+        self.pump(member);
+        Ok(())
+    }
+
+    fn read(&mut self, member: usize, place: usize) -> Result<(), Violation> {
+        let max = self.rng.pick(&[1, 2, 100]);
+        let slow = self.rng.chance(5);
+        let pause = self.rng.micros(1_000..if slow { 1_500_000 } else { 40_000 });
+        let Some(process) = self.members[member].process.as_mut() else { return Ok(()) };
+        let subscriber = &mut self.subscribers[place];
+        let read = process.serving.read(place, max, subscriber, self.judge.model())?;
+        if read > 0 {
+            self.trace.line(self.agenda.now(), || format!("stream {place} reads {read} answers"));
+        }
+        self.pump(member);
+        self.soon(member, pause, Step::Read(place));
+        Ok(())
+    }
+
+    fn request(&mut self, member: usize, place: usize) {
+        if self.act != Act::Work {
+            return;
+        }
+        let pause = self.rng.micros(10_000..300_000);
+        let Some(process) = self.members[member].process.as_mut() else { return };
+        let subscriber = &mut self.subscribers[place];
+        let model = self.judge.model();
+        process.serving.request(place, subscriber, &mut self.workload, &mut self.rng, model);
+        self.pump(member);
+        self.soon(member, pause, Step::Request(place));
+    }
+}
