@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use proto::etcdserverpb::RangeRequest;
 
-use super::range::{Item, Query};
+use super::range::{Item, Query, decode, successor};
 use super::shared::Shared;
 use super::view::{Chunk, View, item};
 use crate::fault::ReadError;
 use crate::{Record, Refusal};
+
+/// Bytes of records from which a piece ends, however few keys it has.
+const PAGE_BYTES: usize = 1 << 20;
 
 /// Answers a range in key order, piece by piece, at the revision at which it was opened. If a
 /// compaction passes that revision the next piece is refused.
@@ -56,19 +59,35 @@ impl RangePager {
         Query::new(request).is_natural()
     }
 
-    /// Returns the next piece, of at most `keys_max` keys (at least one).
+    /// Returns the next piece, of at most `keys_max` keys (at least one) and about a mebibyte.
     pub fn next_page(&mut self, keys_max: usize) -> Result<Page, ReadError> {
         let shared = Arc::clone(&self.shared);
         let mut view = View::new(&shared, self.revision);
         let mut items = Vec::new();
         let page_max = keys_max.clamp(1, self.left.max(1));
         let is_cut = self.collect(&view, page_max, &mut items)?;
-        self.left -= items.len();
+        let mut items = items.into_iter();
+        let mut kvs = Vec::with_capacity(items.len());
+        let mut bytes = 0;
+        while bytes < PAGE_BYTES
+            && let Some(item) = items.next()
+        {
+            let record = view.record_of(item)?;
+            bytes += record.len();
+            kvs.push(record);
+        }
+        self.left -= kvs.len();
+        if items.len() > 0
+            && let Some(last) = kvs.last()
+        {
+            // The rest is collected again.
+            self.from = Some(successor(decode(last)?.key));
+            return Ok(Page { kvs, end: None });
+        }
         if self.left == 0 {
             self.more |= is_cut;
             self.from = None;
         }
-        let kvs = items.into_iter().map(|item| view.record_of(item)).collect::<Result<_, _>>()?;
         if self.from.is_some() {
             return Ok(Page { kvs, end: None });
         }

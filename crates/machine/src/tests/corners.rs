@@ -26,6 +26,36 @@ fn uncached() -> Options {
 }
 
 #[test]
+fn a_page_of_large_records_ends_early_and_none_is_lost() {
+    let mut lab = Lab::new(uncached());
+    for number in 0..7 {
+        let key = format!("k{number}").into();
+        let value = vec![b'v'; 400 << 10].into();
+        lab.apply(lab::put(pb::PutRequest { key, value, ..Default::default() }));
+    }
+    let range = pb::RangeRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        limit: 6,
+        ..Default::default()
+    };
+    let mut pager = lab.machine.reader().pager(&range).unwrap();
+    let mut keys = vec![];
+    loop {
+        let page = pager.next_page(1000).unwrap();
+        assert!(page.kvs.len() <= 3, "{}", page.kvs.len());
+        for record in &page.kvs {
+            keys.extend_from_slice(KeyValue::decode(record).unwrap().key);
+        }
+        if let Some(end) = page.end {
+            assert_eq!(end, (true, 7));
+            break;
+        }
+    }
+    assert_eq!(keys, b"k0k1k2k3k4k5");
+}
+
+#[test]
 fn a_view_finds_what_has_left_the_tail_since_it_first_read_the_engine() {
     let mut lab = Lab::new(uncached());
     lab.apply(put("a", "1"));
