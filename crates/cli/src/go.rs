@@ -213,6 +213,16 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_too_long| invalid())
 }
 
+/// What the system says of a failure to `what` a file.
+pub(crate) fn system_text(what: &str, path: &std::path::Path, error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_ascii_lowercase());
+    let text: String = first.into_iter().chain(letters).collect();
+    format!("{what} {}: {text}", path.display())
+}
+
 /// A duration as Go prints it: `1.5ms`, `2.000001s`, `1m30s`.
 pub(crate) fn duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();

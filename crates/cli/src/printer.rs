@@ -170,7 +170,7 @@ impl Printer {
             Format::Simple => Ok(simple::lease_grant(to.out, answer)?),
             Format::Fields => Ok(fields::lease_grant(self, to.out, answer)?),
             Format::Json => Ok(json::line(to.out, &json::lease_grant(answer))?),
-            Format::Protobuf => unsupported_message("clientv3.LeaseGrantResponse", answer),
+            Format::Protobuf => protobuf(to, &header(answer.header.as_ref())),
             Format::Table => unsupported("table"),
         }
     }
@@ -197,7 +197,7 @@ impl Printer {
             Format::Simple => Ok(simple::keep_alive(to.out, answer)?),
             Format::Fields => Ok(fields::keep_alive(self, to.out, answer)?),
             Format::Json => Ok(json::line(to.out, &json::keep_alive(answer))?),
-            Format::Protobuf => unsupported_message("clientv3.LeaseKeepAliveResponse", answer),
+            Format::Protobuf => protobuf(to, &header(answer.header.as_ref())),
             Format::Table => unsupported("table"),
         }
     }
@@ -213,7 +213,7 @@ impl Printer {
             Format::Simple => Ok(simple::time_to_live(to.out, answer, keys)?),
             Format::Fields => Ok(fields::time_to_live(self, to.out, answer)?),
             Format::Json => Ok(json::line(to.out, &json::time_to_live(answer))?),
-            Format::Protobuf => unsupported_message("clientv3.LeaseTimeToLiveResponse", answer),
+            Format::Protobuf => protobuf(to, &header(answer.header.as_ref())),
             Format::Table => unsupported("table"),
         }
     }
@@ -224,7 +224,7 @@ impl Printer {
             Format::Simple => Ok(simple::leases(to.out, answer)?),
             Format::Fields => Ok(fields::leases(self, to.out, answer)?),
             Format::Json => Ok(json::line(to.out, &json::leases(answer))?),
-            Format::Protobuf => unsupported_message("clientv3.LeaseLeasesResponse", answer),
+            Format::Protobuf => protobuf(to, &header(answer.header.as_ref())),
             Format::Table => unsupported("table"),
         }
     }

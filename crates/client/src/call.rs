@@ -50,7 +50,12 @@ impl Client {
         let mut attempt = 0;
         loop {
             let link = self.pick().await.inspect_err(|error| {
-                self.warn(method, attempt, &self.shared.links.failure().unwrap_or_default(), error);
+                self.warn(
+                    method.path,
+                    attempt,
+                    &self.shared.links.failure().unwrap_or_default(),
+                    error,
+                );
             })?;
             let request = self.request(message.clone(), Leader::Optional);
             let mut never_sent = false;
@@ -66,7 +71,7 @@ impl Client {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(error) => error,
             };
-            self.warn(method, attempt, "", &error);
+            self.warn(method.path, attempt, "", &error);
             let with_token = !matches!(self.shared.config.credentials, Some(Credentials::Token(_)))
                 && wants_new_token(&error, self.has_password());
             let again = never_sent
@@ -106,21 +111,18 @@ impl Client {
         Err(Error::Refused { code: Code::ResourceExhausted, text })
     }
 
-    fn warn(&self, method: Method, attempt: usize, connection: &str, error: &Error) {
-        let path = method.path;
+    /// Tells of a failed attempt, with why there was no connection.
+    pub(crate) fn warn(&self, path: &str, attempt: usize, connection: &str, error: &Error) {
         let endpoints = self.endpoints().join(",");
-        if connection.is_empty() {
-            tracing::warn!(
-                target: "etcd-client",
-                endpoints, method = path, attempt, error = %error,
-                "retrying of unary invoker failed"
-            );
+        let error = if connection.is_empty() {
+            error.in_full()
         } else {
-            tracing::warn!(
-                target: "etcd-client",
-                endpoints, method = path, attempt, error = %error, connection,
-                "retrying of unary invoker failed"
-            );
-        }
+            format!("{}; no connection: {connection}", error.in_full())
+        };
+        tracing::warn!(
+            target: "etcd-client",
+            endpoints, method = path, attempt, error,
+            "retrying of unary invoker failed"
+        );
     }
 }

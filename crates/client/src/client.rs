@@ -127,7 +127,9 @@ impl Client {
             let request = self.unsigned(request, Leader::Optional);
             auth.authenticate(request).await.map_err(|status| self.failed(&link, &status))
         };
-        let response = self.in_time(call).await?;
+        let response = self.in_time(call).await;
+        let response = response
+            .inspect_err(|error| self.warn("/etcdserverpb.Auth/Authenticate", 0, "", error))?;
         Ok(response.into_inner().token)
     }
 

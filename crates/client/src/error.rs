@@ -96,7 +96,7 @@ pub enum Error {
     #[error("context deadline exceeded")]
     DeadlineExceeded,
     /// The client was given no endpoint.
-    #[error("at least one Endpoint is required in client config")]
+    #[error("etcdclient: no available endpoints")]
     NoEndpoint,
     /// An endpoint cannot be understood.
     #[error("invalid endpoint {endpoint:?}: {reason}")]
@@ -125,7 +125,7 @@ pub enum Error {
         cert: String,
     },
     /// A file of transport security cannot be used.
-    #[error("{}: {reason}", path.display())]
+    #[error("open {}: {reason}", path.display())]
     TlsFile {
         /// The file.
         path: PathBuf,
@@ -166,6 +166,14 @@ impl Error {
         match self {
             Self::Refused { code, .. } => Some(*code),
             _ => None,
+        }
+    }
+
+    /// The error with its status code, for logs.
+    pub(crate) fn in_full(&self) -> String {
+        match self {
+            Self::Refused { code, text } => status_text(*code, text),
+            other => other.to_string(),
         }
     }
 
@@ -242,9 +250,11 @@ pub(crate) fn is_never_sent(status: &Status) -> bool {
 }
 
 fn refusal_text(code: Code, text: &str) -> String {
-    if KNOWN.contains(&text) {
-        return text.to_owned();
-    }
+    if KNOWN.contains(&text) { text.to_owned() } else { status_text(code, text) }
+}
+
+/// A status as Go's gRPC writes it.
+fn status_text(code: Code, text: &str) -> String {
     let name = match code {
         Code::Ok => "OK".to_owned(),
         Code::Cancelled => "Canceled".to_owned(),

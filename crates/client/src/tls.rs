@@ -68,7 +68,19 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
 }
 
 fn unusable(path: &Path, error: &rustls_pki_types::pem::Error) -> Error {
-    Error::TlsFile { path: path.to_owned(), reason: error.to_string() }
+    let reason = match error {
+        rustls_pki_types::pem::Error::Io(error) => system_text(error),
+        other => other.to_string(),
+    };
+    Error::TlsFile { path: path.to_owned(), reason }
+}
+
+/// What the system says of a failure, as other tools show it: without its number.
+fn system_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(letters).collect()
 }
 
 /// Believes any certificate, as the user asked; that the server holds its key is still checked.

@@ -18,6 +18,11 @@ pub(super) const MEMBER: Command = Command {
     children: &[Command {
         usage: "list",
         short: "Lists all members in the cluster",
+        long: Some(
+            "When --write-out is set to simple, this command prints out comma-separated member \
+             lists for each endpoint.\nThe items in the lists are ID, Status, Name, Peer Addrs, \
+             Client Addrs, Is Learner.\n",
+        ),
         flags: &[CONSISTENCY],
         run: Some(|invocation| Box::pin(list(invocation))),
         ..Command::NONE

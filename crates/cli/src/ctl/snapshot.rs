@@ -85,13 +85,10 @@ async fn fetch_to(client: &Client, endpoint: &str, path: &Path) -> Result<String
     part.push(".part");
     let part = PathBuf::from(part);
     let shown = part.display();
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(MODE)
-        .open(&part)
-        .map_err(|error| format!("could not open {shown} ({error})"))?;
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&part).map_err(
+            |error| format!("could not open {shown} ({})", go::system_text("open", &part, &error)),
+        )?;
     log::info("created temporary db file", &[("path", shown.to_string())]);
     let outcome = async {
         let start = Instant::now();

@@ -2,7 +2,7 @@
 
 use super::{HINT, ROOT, UTILITY, complain, global, print};
 use crate::command::{Command, Invocation, Path, flag_usages, help, usage};
-use crate::exit::{ERROR, Failure};
+use crate::exit::Failure;
 
 /// The release whose behaviour this is.
 const VERSION: &str = "3.7.1";
@@ -40,9 +40,7 @@ async fn show_help(invocation: Invocation) -> Result<(), Failure> {
     let (path, rest) = Path::find(&ROOT, &invocation.arguments);
     if let Some(unknown) = rest.first().filter(|_| path.command().name() == ROOT.name()) {
         let unknown = unknown.to_string_lossy();
-        print(&format!("Unknown help topic [`{unknown}`]\n"))?;
-        complain(&usage(&path))?;
-        return Err(Failure::silent(ERROR));
+        return complain(&format!("Unknown help topic [`{unknown}`]\n{}", usage(&path)));
     }
     print(&format!("{}{HINT}\n", help(&path)))
 }
