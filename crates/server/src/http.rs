@@ -20,6 +20,7 @@ use body::{Answer, Chunks};
 
 pub mod access;
 pub mod body;
+mod boundary;
 mod gateway;
 mod health;
 pub mod json;

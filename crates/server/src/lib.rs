@@ -10,6 +10,7 @@ pub mod driver;
 pub mod grpc;
 pub mod handle;
 pub mod http;
+pub mod incomplete;
 pub mod listen;
 pub mod logging;
 pub mod mailbox;

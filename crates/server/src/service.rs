@@ -16,6 +16,7 @@ use crate::grpc::error;
 use crate::grpc::method::Method;
 use crate::grpc::status::{Code, Status};
 use crate::handle::Handle;
+use crate::incomplete::Budget;
 use crate::metrics::Metrics;
 use payload::Payload;
 use stream::{Inbound, Outbound};
@@ -43,7 +44,7 @@ pub use caller::Caller;
 pub use maintenance::storage_version;
 pub use watch::Watches;
 
-/// Bounds on what clients may ask for; all are flags.
+/// Bounds on what clients may ask for; nearly all are flags.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Largest encoded log request (`--max-request-bytes`).
@@ -66,6 +67,8 @@ pub struct Limits {
     pub watch_progress_interval: Duration,
     /// Time without a leader before an election (`--election-timeout`).
     pub election_timeout: Duration,
+    /// Bytes of messages that have not arrived whole, of all connections together.
+    pub incomplete: Arc<Budget>,
     /// Bytes of live data the store may hold, as `Status` reports it (`--quota-backend-bytes`; 0 became 2 GiB).
     pub quota_bytes: i64,
 }

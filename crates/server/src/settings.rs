@@ -1,6 +1,7 @@
 //! From flags to what each part has to be told.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use machine::lease;
@@ -8,6 +9,7 @@ use machine::membership::Version;
 use node::{AutoCompaction, Bootstrap, InitialMember, RaftConfig, SnapshotConfig};
 
 use crate::config::{self, BootstrapError, Config, Feature, texts};
+use crate::incomplete::{Budget, INCOMPLETE_BYTES_MAX};
 use crate::service::Limits;
 
 /// A door takes messages this much larger than a log request may be.
@@ -30,6 +32,7 @@ pub(crate) fn limits(config: &Config) -> Limits {
         watch_buffer_bytes: config.memory.watch_buffer_bytes,
         watch_progress_interval: given.watch_progress_interval,
         election_timeout: config.raft.election_timeout,
+        incomplete: Arc::new(Budget::new(INCOMPLETE_BYTES_MAX)),
         quota_bytes: quota(config),
     }
 }

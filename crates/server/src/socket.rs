@@ -88,10 +88,10 @@ where
         Some(pages) if !is_http2 => {
             http::serve(stream, services, std::sync::Arc::clone(pages), draining).await
         }
-        _ if is_http2 => {
+        _ if is_http2 && (service.grpc || service.tls.is_some()) => {
             // In plain text every HTTP/2 connection is gRPC; under TLS pages are reached over it too.
-            let pages = service.pages.clone().filter(|_| service.tls.is_some() || !service.grpc);
-            grpc::connection::serve(stream, services, pages, draining).await;
+            let pages = service.pages.clone().filter(|_| service.tls.is_some());
+            grpc::connection::serve(stream, services, service.grpc, pages, draining).await;
             Ok(())
         }
         _ => Ok(()),

@@ -103,7 +103,9 @@ impl Call<'_> {
         body: RecvStream,
         respond: &mut SendResponse<Bytes>,
     ) -> Result<Code, Status> {
-        let reader = MessageReader::new(body, self.services.limits().message_bytes_max);
+        let limits = self.services.limits();
+        let reader =
+            MessageReader::new(body, limits.message_bytes_max, limits.incomplete.share());
         match self.method.kind() {
             Kind::Unary => self.unary(reader, respond).await,
             // Boxed: the future of a short call must not take the room of a long one.

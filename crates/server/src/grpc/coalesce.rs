@@ -7,7 +7,7 @@
 //! Bound: the buffer takes [`BUFFER_BYTES_MAX`] and what one write brings beyond; then the library has to wait for
 //! the socket.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -43,6 +43,18 @@ struct Shared<T> {
 pub fn coalesce<T>(io: T) -> (Coalesced<T>, Flusher<T>) {
     let shared = Rc::new(RefCell::new(Shared { io, out: BytesMut::new() }));
     (Coalesced { shared: Rc::clone(&shared) }, Flusher { shared })
+}
+
+impl<T> Flusher<T> {
+    /// What the frames go to.
+    pub fn io(&self) -> Ref<'_, T> {
+        Ref::map(self.shared.borrow(), |shared| &shared.io)
+    }
+
+    /// Adds a frame behind those of the library.
+    pub fn push(&self, frame: &[u8]) {
+        self.shared.borrow_mut().out.extend_from_slice(frame);
+    }
 }
 
 impl<T: AsyncWrite + Unpin> Flusher<T> {

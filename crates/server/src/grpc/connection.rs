@@ -38,11 +38,12 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time a client has for the preface and its first SETTINGS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves `io` until the client closes it, breaks the protocol, or the member drains. Requests that are not gRPC go to
-/// `pages_served` where the connection has them.
+/// Serves `io` until the client closes it, breaks the protocol, or the member drains. Where the connection has
+/// `pages_served`, they take requests that are not gRPC, and all requests if it has no `grpc`.
 pub async fn serve<T>(
     io: T,
     services: Rc<Services>,
+    grpc: bool,
     pages_served: Option<Arc<Pages>>,
     draining: Draining,
 ) where
@@ -77,7 +78,10 @@ pub async fn serve<T>(
         while !ended && let Poll::Ready(accepted) = connection.poll_accept(context) {
             match accepted {
                 Some(Ok((request, respond))) => {
-                    dispatch(&services, pages_served.as_ref(), request, respond, &answered);
+                    let pages = pages_served
+                        .as_ref()
+                        .filter(|_| !grpc || !call::is_grpc(request.headers()));
+                    dispatch(&services, pages, request, respond, &answered);
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "a client broke the HTTP/2 connection");
@@ -93,7 +97,11 @@ pub async fn serve<T>(
         keepalive.as_mut().poll(context)
     });
     turns.await;
-    connection.abrupt_shutdown(Reason::NO_ERROR);
+    let farewell = flusher.io().farewell();
+    match farewell {
+        Some(frame) => flusher.push(frame),
+        None => connection.abrupt_shutdown(Reason::NO_ERROR),
+    }
     let closed = poll_fn(|context| {
         let closed = connection.poll_closed(context).map(drop);
         flusher.poll_flush(context).is_ready();
@@ -105,19 +113,19 @@ pub async fn serve<T>(
 
 fn dispatch(
     services: &Rc<Services>,
-    pages_served: Option<&Arc<Pages>>,
+    pages_for_it: Option<&Arc<Pages>>,
     request: http::Request<h2::RecvStream>,
     respond: h2::server::SendResponse<Bytes>,
     answered: &Rc<Cell<bool>>,
 ) {
     let services = Rc::clone(services);
-    match pages_served {
-        Some(served) if !call::is_grpc(request.headers()) => {
+    match pages_for_it {
+        Some(served) => {
             answered.set(true);
             let served = Arc::clone(served);
             start(async move { pages::serve(services, &served, request, respond).await });
         }
-        _ => start(call::serve(services, request, respond, Rc::clone(answered))),
+        None => start(call::serve(services, request, respond, Rc::clone(answered))),
     }
 }
 

@@ -60,6 +60,8 @@ table! {
     REQUEST_TOO_LARGE = InvalidArgument, "etcdserver: request is too large";
     /// Proposals in flight are at their bound. etcd sends this with code Unknown.
     TOO_MANY_REQUESTS = Unknown, "etcdserver: too many requests";
+    /// Incomplete messages are at their bound. etcd has none.
+    TOO_MANY_INCOMPLETE = ResourceExhausted, "too many incomplete messages";
     /// No leader is known.
     NO_LEADER = Unavailable, "etcdserver: no leader";
     /// Only the leader can do this.

@@ -25,6 +25,9 @@ const ACK: u8 = 1;
 
 /// Pings that come too early before the connection is closed; grpc-go's value.
 const PING_STRIKES_MAX: u32 = 2;
+/// The GOAWAY frame that tells so, with the code and text that clients of grpc-go answer by pinging more rarely. It
+/// takes back no stream: its last one is the highest there is.
+const TOO_MANY_PINGS: &[u8; 31] = b"\0\0\x16\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\x0btoo_many_pings";
 /// SETTINGS frames a client may send per second; each makes the server answer.
 const SETTINGS_PER_SECOND_MAX: u32 = 100;
 
@@ -69,6 +72,11 @@ impl<T> Guarded<T> {
             settings_since: Instant::now(),
         };
         Self { io, position: Position::Skip(PREFACE_LEN), rules }
+    }
+
+    /// The last frame for a client whose connection was ended for its pings.
+    pub fn farewell(&self) -> Option<&'static [u8]> {
+        (self.rules.strikes > PING_STRIKES_MAX).then_some(TOO_MANY_PINGS)
     }
 
     fn inspect(&mut self, mut bytes: &[u8]) -> io::Result<()> {
@@ -204,7 +212,9 @@ mod tests {
                 bytes.extend(frame(8, PING, ACK));
             }
             assert!(bytes.chunks(cut).all(|piece| guarded.inspect(piece).is_ok()));
+            assert_eq!(guarded.farewell(), None);
             assert!(guarded.inspect(&frame(8, PING, 0)).is_err());
+            assert!(guarded.farewell().is_some_and(|frame| frame.ends_with(b"too_many_pings")));
         }
     }
 

@@ -10,6 +10,7 @@ use h2::{RecvStream, SendStream};
 
 use super::error;
 use super::status::{Code, Status};
+use crate::incomplete::Share;
 use crate::service::payload::{FRAME_LEN, Payload};
 use crate::service::stream::{Gone, Inbound, Outbound};
 
@@ -20,13 +21,15 @@ pub struct MessageReader {
     /// What has arrived and is not consumed; at most one message and one DATA frame.
     buffer: BytesMut,
     message_bytes_max: usize,
+    /// Room for `buffer` while what it begins is not complete.
+    share: Share,
     ended: bool,
 }
 
 impl MessageReader {
-    /// Reads from `body`, refusing messages above `message_bytes_max`.
-    pub fn new(body: RecvStream, message_bytes_max: usize) -> Self {
-        Self { body, buffer: BytesMut::new(), message_bytes_max, ended: false }
+    /// Reads from `body`, refusing messages above `message_bytes_max`, and those that `share` has no room for.
+    pub fn new(body: RecvStream, message_bytes_max: usize, share: Share) -> Self {
+        Self { body, buffer: BytesMut::new(), message_bytes_max, share, ended: false }
     }
 
     /// Reads the one message of a unary or server-streaming request.
@@ -85,8 +88,13 @@ impl MessageReader {
 impl Inbound for MessageReader {
     async fn message(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
-            if let Some(message) = self.take_buffered()? {
-                return Ok(Some(message));
+            let message = self.take_buffered()?;
+            let incomplete = if message.is_some() { 0 } else { self.buffer.capacity() };
+            if !self.share.hold(incomplete) {
+                return Err(error::TOO_MANY_INCOMPLETE);
+            }
+            if message.is_some() {
+                return Ok(message);
             }
             match self.data().await? {
                 Some(data) => self.buffer.extend_from_slice(&data),

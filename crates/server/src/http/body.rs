@@ -9,6 +9,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
+use crate::incomplete::Share;
+
 use crate::grpc::pages::RequestBody;
 
 /// What a page or a gateway call answers with.
@@ -81,13 +83,16 @@ impl Chunks {
         }
     }
 
-    /// Collects all of it, or refuses above `bytes_max`.
-    pub async fn collect(mut self, bytes_max: usize) -> io::Result<Bytes> {
+    /// Collects all of it, or refuses above `bytes_max`, or when `share` has no room for it.
+    pub async fn collect(mut self, bytes_max: usize, mut share: Share) -> io::Result<Bytes> {
         let Some(first) = self.next().await.transpose()? else { return Ok(Bytes::new()) };
         let mut all = bytes::BytesMut::from(first);
         while all.len() <= bytes_max {
             let Some(chunk) = self.next().await.transpose()? else { return Ok(all.freeze()) };
             all.extend_from_slice(&chunk);
+            if !share.hold(all.capacity()) {
+                return Err(io::ErrorKind::QuotaExceeded.into());
+            }
         }
         Err(io::ErrorKind::FileTooLarge.into())
     }

@@ -10,14 +10,16 @@ use http::{Method as HttpMethod, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::body::{Answer, Chunks};
+use super::boundary::Boundary;
 use super::json::Shape;
 use crate::grpc::call::parse_timeout;
 use crate::grpc::error;
 use crate::grpc::method::{Kind, Method};
 use crate::grpc::status::{Code, Status};
+use crate::incomplete::Share;
 use crate::service::payload::Payload;
 use crate::service::stream::{Gone, Inbound, Outbound};
-use crate::service::{Caller, Services};
+use crate::service::{Caller, Limits, Services};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GRPC_CONTENT_TYPE: HeaderName = HeaderName::from_static("grpc-metadata-content-type");
@@ -132,11 +134,13 @@ async fn decode(services: &Services, shape: &Shape, body: Chunks) -> Result<Byte
 /// Base64 makes a message a third longer; names and quotes are little beside it.
 async fn collect(services: &Services, body: Chunks) -> Result<Bytes, Status> {
     let bytes_max = services.limits().message_bytes_max * 2;
-    body.collect(bytes_max).await.map_err(|error| match error.kind() {
+    let share = services.limits().incomplete.share();
+    body.collect(bytes_max, share).await.map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => Status::new(
             Code::ResourceExhausted,
             format!("grpc: received message larger than max ({bytes_max} bytes of JSON)"),
         ),
+        io::ErrorKind::QuotaExceeded => error::TOO_MANY_INCOMPLETE,
         _ => error::CANCELED,
     })
 }
@@ -161,8 +165,7 @@ async fn streaming(
                 Err(status) => Err(status),
             }
         } else {
-            let bytes_max = services.limits().message_bytes_max * 2;
-            let documents = Documents { shape, body, buffer: BytesMut::new(), bytes_max };
+            let documents = Documents::new(shape, body, services.limits());
             services.bidi_stream(method, &caller, documents, &mut out).await
         };
         out.end(result).await;
@@ -224,24 +227,29 @@ struct Documents {
     shape: Shape,
     body: Chunks,
     buffer: BytesMut,
+    boundary: Boundary,
     bytes_max: usize,
+    share: Share,
 }
 
 impl Documents {
+    fn new(shape: Shape, body: Chunks, limits: &Limits) -> Self {
+        Self {
+            shape,
+            body,
+            buffer: BytesMut::new(),
+            boundary: Boundary::default(),
+            bytes_max: limits.message_bytes_max * 2,
+            share: limits.incomplete.share(),
+        }
+    }
+
     /// Takes the first document off the buffer, if it is complete.
     fn take(&mut self) -> Result<Option<Bytes>, Status> {
-        let mut documents =
-            serde_json::Deserializer::from_slice(&self.buffer).into_iter::<serde::de::IgnoredAny>();
-        match documents.next() {
-            None => Ok(None),
-            Some(Err(error)) if error.is_eof() => Ok(None),
-            Some(Err(error)) => Err(Status::new(Code::InvalidArgument, format!("proto: {error}"))),
-            Some(Ok(serde::de::IgnoredAny)) => {
-                let len = documents.byte_offset();
-                let document = self.buffer.split_to(len);
-                self.shape.decode(&document).map(Some)
-            }
-        }
+        let Some(len) = self.boundary.find(&self.buffer) else { return Ok(None) };
+        self.boundary = Boundary::default();
+        let document = self.buffer.split_to(len);
+        self.shape.decode(&document).map(Some)
     }
 }
 
@@ -253,6 +261,9 @@ impl Inbound for Documents {
             }
             if self.buffer.len() > self.bytes_max {
                 return Err(error::REQUEST_TOO_LARGE);
+            }
+            if !self.share.hold(self.buffer.capacity()) {
+                return Err(error::TOO_MANY_INCOMPLETE);
             }
             match self.body.next().await {
                 Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
