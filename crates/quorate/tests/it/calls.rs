@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use prost::Message;
-use proto::etcdserverpb::{
-    PutRequest, RangeRequest, RequestOp, TxnRequest, request_op,
-};
+use proto::etcdserverpb::{PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
 use tokio::net::TcpStream;
 
 use crate::bystander::unharmed;
@@ -102,7 +100,9 @@ async fn what_is_not_a_known_call_is_refused_by_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn timeouts_are_taken_by_the_protocol() {
     let server = Setup::new().start();
-    let with = async |value: &str| ask(server.address(), PUT, &[GRPC, ("grpc-timeout", value)], &put()).await;
+    let with = async |value: &str| {
+        ask(server.address(), PUT, &[GRPC, ("grpc-timeout", value)], &put()).await
+    };
     for fine in ["5S", "99999999H", "99999999n", "00000005S", "10000000u"] {
         let taken = with(fine).await;
         assert!(taken.is(0, ""), "{fine}: {taken:?}");
@@ -111,9 +111,12 @@ async fn timeouts_are_taken_by_the_protocol() {
         let ended = with(late).await;
         assert!(ended.code == Some("4".to_owned()) || ended.is(0, ""), "{late}: {ended:?}");
     }
-    for malformed in ["", "5", "S", "-1S", "1s", "123456789S", "1.5S", "\u{b5}", "9999999999999999999999H"] {
+    for malformed in
+        ["", "5", "S", "-1S", "1s", "123456789S", "1.5S", "\u{b5}", "9999999999999999999999H"]
+    {
         let refused = with(malformed).await;
-        let is_refused = refused.code == Some("13".to_owned()) && refused.text.contains("malformed grpc-timeout");
+        let is_refused = refused.code == Some("13".to_owned())
+            && refused.text.contains("malformed grpc-timeout");
         assert!(is_refused, "{malformed:?}: {refused:?}");
     }
 }
@@ -134,7 +137,8 @@ async fn bodies_that_are_no_message_are_refused() {
         refused.is(8, "grpc: received message larger than max (4294967295 vs. 2097152)"),
         "{refused:?}"
     );
-    let key = PutRequest { key: "a".into(), value: vec![0; 1_600_000].into(), ..Default::default() };
+    let key =
+        PutRequest { key: "a".into(), value: vec![0; 1_600_000].into(), ..Default::default() };
     let refused = send(&message(&key.encode_to_vec())).await;
     assert!(refused.is(3, "etcdserver: request is too large"), "{refused:?}");
     for garbage in [&[0xff; 10][..], &[0x0a, 0x7f, 1], &[0x08, 0x80], &[0x0c]] {
@@ -183,7 +187,10 @@ async fn transactions_nest_but_not_without_end() {
         for depth in [1000, 20_000] {
             let body = message(&nested(depth));
             let refused = ask(server.address(), "/etcdserverpb.KV/Txn", &[GRPC], &body).await;
-            assert!(refused.code.as_deref().is_some_and(|code| code != "0"), "{depth}: {refused:?}");
+            assert!(
+                refused.code.as_deref().is_some_and(|code| code != "0"),
+                "{depth}: {refused:?}"
+            );
         }
         for (open, close) in [("[", "]"), ("{\"success\":[{\"requestTxn\":", "}]}")] {
             for depth in [200, 20_000] {
@@ -200,9 +207,21 @@ async fn transactions_nest_but_not_without_end() {
 async fn garbage_at_the_gateway_is_refused() {
     let server = Setup::new().start();
     let garbage = [
-        "{", "}", "[]", "null", "\"text\"", "17", "{\"key\":17}", "{\"key\":\"not base64!\"}",
-        "{\"key\":\"Zm9v\",}", "{\"lease\":\"many\"}", "{\"lease\":1e400}",
-        "{\"lease\":99999999999999999999}", "{\"key\":{\"key\":\"Zm9v\"}}", "\u{0}", "{\"key\":\"\\ud800\"}",
+        "{",
+        "}",
+        "[]",
+        "null",
+        "\"text\"",
+        "17",
+        "{\"key\":17}",
+        "{\"key\":\"not base64!\"}",
+        "{\"key\":\"Zm9v\",}",
+        "{\"lease\":\"many\"}",
+        "{\"lease\":1e400}",
+        "{\"lease\":99999999999999999999}",
+        "{\"key\":{\"key\":\"Zm9v\"}}",
+        "\u{0}",
+        "{\"key\":\"\\ud800\"}",
     ];
     unharmed(&server, 64 << 20, async {
         for body in garbage {

@@ -31,7 +31,10 @@ async fn fill(server: &Server) {
 fn segment(data_dir: &Path) -> PathBuf {
     let files = std::fs::read_dir(data_dir.join("member/wal")).expect("a log");
     let paths = files.map(|file| file.expect("readable").path());
-    paths.filter(|path| path.extension().is_some_and(|name| name == "wal")).max().expect("a segment")
+    paths
+        .filter(|path| path.extension().is_some_and(|name| name == "wal"))
+        .max()
+        .expect("a segment")
 }
 
 fn find(bytes: &[u8], text: &str) -> usize {
@@ -53,8 +56,15 @@ async fn a_flipped_bit_in_the_log_is_refused_by_file_offset_and_remedy() {
     let line = log.lines().find(|line| line.contains("is damaged at offset")).expect("a reason");
     assert!(line.contains(&path.display().to_string()), "{line}");
     assert!(line.contains("restore") || line.contains("remove"), "no remedy: {line}");
-    let offset: usize = line.split("is damaged at offset ").nth(1).expect("it is there").split(':').next()
-        .expect("a number").parse().expect("a number");
+    let offset: usize = line
+        .split("is damaged at offset ")
+        .nth(1)
+        .expect("it is there")
+        .split(':')
+        .next()
+        .expect("a number")
+        .parse()
+        .expect("a number");
     assert!(offset <= position && position - offset < 1000, "{offset} is not near {position}");
     // Refusing again and again changes nothing.
     assert_eq!(std::fs::read(&path).expect("readable"), bytes);

@@ -150,8 +150,11 @@ async fn hear(mut read: OwnedReadHalf) -> Heard {
         }
         let kind = header[3];
         heard.frames[usize::from(kind.min(15))] += 1;
-        if let (GOAWAY, Some((code, text))) = (kind, payload.get(4..).and_then(|rest| rest.split_first_chunk())) {
-            heard.goaway = Some((u32::from_be_bytes(*code), String::from_utf8_lossy(text).into_owned()));
+        if let (GOAWAY, Some((code, text))) =
+            (kind, payload.get(4..).and_then(|rest| rest.split_first_chunk()))
+        {
+            heard.goaway =
+                Some((u32::from_be_bytes(*code), String::from_utf8_lossy(text).into_owned()));
         }
     }
     heard

@@ -73,12 +73,9 @@ impl Setup {
     /// Starts without waiting.
     pub(crate) fn spawn(&self) -> Server {
         let temporary = TempDir::new().expect("a temporary directory");
-        let data_dir =
-            self.data_dir.clone().unwrap_or_else(|| temporary.path().join("data"));
-        let client = self
-            .client_url
-            .clone()
-            .unwrap_or_else(|| format!("http://127.0.0.1:{}", free_port()));
+        let data_dir = self.data_dir.clone().unwrap_or_else(|| temporary.path().join("data"));
+        let client =
+            self.client_url.clone().unwrap_or_else(|| format!("http://127.0.0.1:{}", free_port()));
         let peer = format!("http://127.0.0.1:{}", free_port());
         let mut command = self.command();
         command
@@ -90,7 +87,7 @@ impl Setup {
             .arg(format!("--initial-cluster=default={peer}"))
             .args(&self.flags);
         let (child, log) = launch(command);
-        Server { child, log, client, data_dir, temporary }
+        Server { child, log, client, data_dir, _temporary: temporary }
     }
 
     fn command(&self) -> Command {
@@ -154,7 +151,8 @@ pub(crate) struct Server {
     log: Arc<Log>,
     client: String,
     data_dir: PathBuf,
-    temporary: TempDir,
+    /// Removed at the end.
+    _temporary: TempDir,
 }
 
 impl Server {
@@ -171,11 +169,6 @@ impl Server {
 
     pub(crate) fn data_dir(&self) -> &Path {
         &self.data_dir
-    }
-
-    /// A directory that lives as long as this.
-    pub(crate) fn directory(&self) -> &Path {
-        self.temporary.path()
     }
 
     fn pid(&self) -> Pid {

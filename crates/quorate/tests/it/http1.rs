@@ -35,10 +35,8 @@ pub(crate) async fn exchange(
     head: &str,
     body: &str,
 ) -> Response {
-    let request = format!(
-        "{head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let request =
+        format!("{head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     raw(stream, request.as_bytes()).await.unwrap_or_else(|| panic!("no response to {head:?}"))
 }
 

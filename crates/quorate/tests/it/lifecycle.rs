@@ -46,7 +46,8 @@ async fn an_idle_member_ends_by_the_signal_that_asked_for_it() {
 async fn a_stop_under_load_answers_or_refuses_and_loses_nothing() {
     let mut server = with_flags(&SHORT_REQUESTS).start();
     let client = Client::connect(&server).await;
-    let mut stream = open_watch(&client, WatchCreateRequest { key: "a".into(), ..Default::default() }).await;
+    let mut stream =
+        open_watch(&client, WatchCreateRequest { key: "a".into(), ..Default::default() }).await;
     let acknowledged = Arc::new(AtomicU64::new(0));
     let mut writers = tokio::task::JoinSet::new();
     for number in 0_usize..8 {
@@ -110,7 +111,8 @@ async fn the_second_signal_ends_a_stop_that_waits_for_clients() {
 async fn new_connections_are_refused_while_a_member_stops() {
     let server = with_flags(&LONG_REQUESTS).start();
     let client = Client::connect(&server).await;
-    let mut stream = open_watch(&client, WatchCreateRequest { key: "a".into(), ..Default::default() }).await;
+    let mut stream =
+        open_watch(&client, WatchCreateRequest { key: "a".into(), ..Default::default() }).await;
     server.signal(Signal::TERM);
     server.wait_for_line("closing etcd server");
     assert!(tokio::net::TcpStream::connect(server.address()).await.is_err());

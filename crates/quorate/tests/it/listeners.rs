@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair,
+};
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -242,7 +245,8 @@ async fn tls_serves_grpc_and_http_by_what_the_client_offers() {
     let client = Client::over(channel_over(stream).await);
     client.put("foo", "bar").await.expect("acknowledged");
     for protocols in [&["http/1.1"][..], &[]] {
-        let stream = authority.connect(server.address(), None, protocols).await.expect("a handshake");
+        let stream =
+            authority.connect(server.address(), None, protocols).await.expect("a handshake");
         let head = "GET /health HTTP/1.1\r\nHost: localhost";
         assert_eq!(http1::exchange(stream, head, "").await.status, 200);
     }
@@ -264,7 +268,9 @@ async fn mutual_tls_lets_known_clients_in_only() {
     let misused = authority.sign("alice", ExtendedKeyUsagePurpose::ServerAuth);
     for pair in [None, Some(&stranger), Some(&misused)] {
         // With TLS 1.3 the refusal arrives after the client's side of the handshake.
-        let Ok(stream) = authority.connect(server.address(), pair, &["http/1.1"]).await else { continue };
+        let Ok(stream) = authority.connect(server.address(), pair, &["http/1.1"]).await else {
+            continue;
+        };
         let answer = http1::raw(stream, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert!(answer.is_none(), "{answer:?}");
     }

@@ -6,15 +6,15 @@ use prost::Message;
 use proto::etcdserverpb::{
     PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, request_op,
 };
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::bystander::unharmed;
-use crate::client::{Client, in_time};
+use crate::client::{Client, in_time, within};
 use crate::frames::{
     Connection, DATA, END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE, call, frame, message,
 };
-use crate::harness::{Setup, eventually};
+use crate::harness::{PATIENCE, Setup, eventually};
 use crate::http1;
 use crate::listeners::Authority;
 use crate::watch::open_watch;
@@ -127,7 +127,8 @@ async fn many_watchers_on_one_stream_are_served() {
         for number in 1..WATCHERS {
             watch.create(create(number)).await;
             while number - created > 1000 {
-                let response = in_time("created", watch.message()).await.expect("open").expect("open");
+                let response =
+                    in_time("created", watch.message()).await.expect("open").expect("open");
                 assert!(response.created && !response.canceled, "{response:?}");
                 created += 1;
             }
@@ -180,6 +181,55 @@ async fn requests_that_never_end_hold_up_nobody() {
         for _ in 0..20 {
             assert_eq!(http1::get(server.address(), "/health").await.status, 200);
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_that_never_end_are_bounded() {
+    let server = Setup::new().start();
+    // The server's bound on incomplete messages, and room for what the attack itself costs.
+    unharmed(&server, 450 * MIB, async {
+        let text = "A".repeat(3 << 20);
+        let mut held = Vec::new();
+        for path in ["/v3/kv/put", "/v3/watch"] {
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n{{\"key\":\""
+            );
+            for _ in 0..100 {
+                let mut stream = TcpStream::connect(server.address()).await.expect("it listens");
+                stream.write_all(head.as_bytes()).await.expect("open");
+                // Refused beyond the bound, which may close the connection.
+                drop(within(PATIENCE, "room", stream.write_all(text.as_bytes())).await);
+                held.push(stream);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_in_tiny_pieces_costs_no_more_than_its_bytes() {
+    let server = Setup::new().start();
+    unharmed(&server, 100 * MIB, async {
+        let mut stream = TcpStream::connect(server.address()).await.expect("it listens");
+        stream.set_nodelay(true).expect("a socket");
+        let head = "POST /v3/watch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("open");
+        let text = format!("{{\"create_request\":{{\"key\":\"{}", "A".repeat(2 << 20));
+        stream.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes()).await.expect("open");
+        // If each piece made the server look at all of it again, this would take minutes.
+        for _ in 0..20_000 {
+            stream.write_all(b"1\r\nA\r\n").await.expect("open");
+        }
+        let end = "\"}}";
+        stream
+            .write_all(format!("{:x}\r\n{end}\r\n0\r\n\r\n", end.len()).as_bytes())
+            .await
+            .expect("open");
+        let mut first = [0; 12];
+        in_time("an answer", stream.read_exact(&mut first)).await.expect("an answer");
+        assert!(first.starts_with(b"HTTP/1.1 "), "{first:?}");
     })
     .await;
 }

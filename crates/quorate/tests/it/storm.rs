@@ -270,7 +270,8 @@ impl Writer {
             state.keys.insert(key, Stored { value: kv.value, lease: kv.lease });
         }
         let leases = client.lease().lease_leases(LeaseLeasesRequest {}).await?.into_inner().leases;
-        let own = leases.iter().map(|lease| lease.id).filter(|id| id >> 32 == self.number as i64 + 1);
+        let own =
+            leases.iter().map(|lease| lease.id).filter(|id| id >> 32 == self.number as i64 + 1);
         for id in own {
             let request = LeaseTimeToLiveRequest { id, keys: true };
             let lease = client.lease().lease_time_to_live(request).await?.into_inner();
@@ -312,7 +313,9 @@ fn difference(expected: &State, actual: &State) -> String {
     let names: BTreeSet<&String> = expected.keys().chain(actual.keys()).collect();
     let differing = names.into_iter().filter(|name| expected.get(*name) != actual.get(*name));
     differing
-        .map(|name| format!("{name}: expected {:?}, found {:?}", expected.get(name), actual.get(name)))
+        .map(|name| {
+            format!("{name}: expected {:?}, found {:?}", expected.get(name), actual.get(name))
+        })
         .collect::<Vec<_>>()
         .join("; ")
 }

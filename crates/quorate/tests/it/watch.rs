@@ -22,7 +22,9 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) async fn send(&self, request: WatchRequest) {
-        in_time("room for a request", self.requests.send(request)).await.expect("the stream is open");
+        in_time("room for a request", self.requests.send(request))
+            .await
+            .expect("the stream is open");
     }
 
     pub(crate) async fn create(&self, request: WatchCreateRequest) {
@@ -85,7 +87,8 @@ async fn write(client: Client) -> i64 {
     for number in 0..WRITES {
         let mut value = format!("{number:08}").into_bytes();
         value.resize(500, b' ');
-        let revision = client.put(format!("watched/{:04}", number % KEYS), value).await.expect("acknowledged");
+        let revision =
+            client.put(format!("watched/{:04}", number % KEYS), value).await.expect("acknowledged");
         if number == 0 {
             first = revision;
         }
