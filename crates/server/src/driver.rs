@@ -146,17 +146,19 @@ impl WalThread {
             let mut last = first.job;
             let mut result = Ok(());
             let mut must_sync = false;
+            let mut has_mark = false;
             let mut next = Some(first);
             while let Some(job) = next {
                 last = job.job;
                 must_sync |= job.must_sync;
+                has_mark |= job.snapshot.is_some();
                 result = self.append(&job);
                 if result.is_err() {
                     break;
                 }
                 next = self.jobs.try_recv().ok();
             }
-            let result = result.and_then(|()| self.finish(must_sync));
+            let result = result.and_then(|()| self.finish(must_sync, has_mark));
             let failed = result.is_err();
             let ended = self.inbox.send(Event::WalDone { job: last, result }).is_err();
             // After a failed sync nothing may be appended any more: what the kernel dropped is not known.
@@ -169,9 +171,6 @@ impl WalThread {
     fn append(&mut self, job: &WalJob) -> Result<(), Fault> {
         if let Some((snapshot, _)) = &job.snapshot {
             snap::save(&*self.disk, &self.snap_dir, snapshot)?;
-            if let Some(kept) = self.snapshots_max {
-                snap::purge(&*self.disk, &self.snap_dir, kept)?;
-            }
         }
         self.wal.append(&job.entries, job.hard_state.as_ref())?;
         if let Some((_, mark)) = &job.snapshot {
@@ -183,7 +182,7 @@ impl WalThread {
         Ok(())
     }
 
-    fn finish(&mut self, must_sync: bool) -> Result<(), Fault> {
+    fn finish(&mut self, must_sync: bool, has_mark: bool) -> Result<(), Fault> {
         let started = Instant::now();
         self.wal.flush()?;
         self.times.wal_write.observe(started.elapsed());
@@ -191,6 +190,10 @@ impl WalThread {
             let started = Instant::now();
             self.wal.sync()?;
             self.times.wal_fsync.observe(started.elapsed());
+        }
+        // Only when the new mark is durable are the files of older ones superfluous.
+        if let Some(kept) = self.snapshots_max.filter(|_| has_mark) {
+            snap::purge(&*self.disk, &self.snap_dir, kept)?;
         }
         Ok(())
     }
