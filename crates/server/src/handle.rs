@@ -153,8 +153,14 @@ impl Handle {
         let shared = &self.inner;
         let generation = shared.generation.get().wrapping_add(1);
         shared.generation.set(generation);
-        let slot =
-            shared.waiting.borrow_mut().insert(Waiting { generation, answer: None, waker: None });
+        // Nobody would answer what is sent to a node that has ended.
+        let answer = shared.ended.get().then_some(Answer::Failed(Failure::Stopped));
+        let is_answered = answer.is_some();
+        let waiting = Waiting { generation, answer, waker: None };
+        let slot = shared.waiting.borrow_mut().insert(waiting);
+        if is_answered {
+            return Wait { shared: Rc::clone(shared), slot };
+        }
         push(&mut shared.outgoing.borrow_mut(), token(shared.thread, generation, slot));
         if let Some(waker) = shared.flush.borrow_mut().take() {
             waker.wake();
