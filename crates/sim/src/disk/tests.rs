@@ -1,3 +1,5 @@
+//! What the simulated disk keeps and loses.
+
 use super::*;
 
 const ALL: Loss = Loss { lost_percent: 100, torn_percent: 0, seed: 1 };

@@ -1,3 +1,5 @@
+//! Images read, checked and written, beside one of etcd's own.
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::workspace;
 
 /// Our crates and which of ours each may use.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 11] = [
     ("quorate-proto", &[]),
     ("quorate-storage", &["quorate-proto"]),
     ("quorate-machine", &["quorate-proto", "quorate-storage"]),
@@ -17,6 +17,10 @@ const EDGES: [(&str, &[&str]); 10] = [
     ("quorate-client", &["quorate-proto"]),
     ("quorate-cli", &["quorate-proto", "quorate-client", "quorate-storage", "quorate-machine"]),
     ("quorate-sim", &["quorate-proto", "quorate-storage", "quorate-machine", "quorate-node"]),
+    (
+        "quorate-fuzzing",
+        &["quorate-proto", "quorate-storage", "quorate-machine", "quorate-node", "quorate-server"],
+    ),
     ("quorate", &["quorate-server", "quorate-cli"]),
     ("xtask", &["quorate-proto", "quorate-client"]),
 ];
@@ -33,7 +37,8 @@ const OWNERS: [(&str, &[&str]); 9] = [
     ("tokio-rustls", SHELL),
     ("anyhow", &["quorate-cli", "quorate", "quorate-sim", "xtask"]),
 ];
-const SHELL: &[&str] = &["quorate-server", "quorate-client", "quorate-cli", "quorate", "xtask"];
+const SHELL: &[&str] =
+    &["quorate-server", "quorate-client", "quorate-cli", "quorate", "quorate-fuzzing", "xtask"];
 
 /// Crates that are synchronous, with everything they use.
 const SYNCHRONOUS: [&str; 4] =

@@ -121,7 +121,7 @@ fn check_words(file: &Text, findings: &mut Vec<String>) {
 
 /// Returns how many lines come before the tests: none in a file that is all tests.
 fn production_lines(file: &Text) -> usize {
-    if file.path.contains("/tests/") || file.path.ends_with("/tests.rs") {
+    if is_for_tests(&file.path) {
         return 0;
     }
     let lines: Vec<&str> = file.content.lines().collect();
@@ -153,6 +153,14 @@ fn is_core(path: &str) -> bool {
     ["storage", "machine", "node"]
         .iter()
         .any(|name| path.starts_with(&format!("crates/{name}/src/")))
+}
+
+/// Tests, their scripts, and examples that measure.
+fn is_for_tests(path: &str) -> bool {
+    let folders = ["/tests/", "/examples/"];
+    let files = ["/tests.rs", "/scripts.rs"];
+    folders.iter().any(|folder| path.contains(folder))
+        || files.iter().any(|file| path.ends_with(file))
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+//! The backend on a disk in memory: batches, views, damage, power cuts.
+
 mod crash;
 mod damage;
 
