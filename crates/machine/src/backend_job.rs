@@ -68,6 +68,12 @@ impl BackendJob {
 impl Commit {
     fn run(self, backend: &Backend) -> Done {
         let Self { shared, mut ops, entries, applied } = self;
+        #[cfg(feature = "planted-faults")]
+        if crate::fault_hooks::is_planted(crate::fault_hooks::Planted::AppliedIndexBeforeData)
+            && let Err(fault) = backend.commit(&WriteBatch { ops: ops.clone() })
+        {
+            return Done::Commit { applied, records: 0, result: Err(fault.into()) };
+        }
         ops.extend(entries.iter().map(|entry| {
             let key = schema::record_key(entry.revision, entry.is_tombstone);
             (schema::KEY, Op::Put(key, entry.record.clone()))

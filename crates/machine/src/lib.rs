@@ -16,6 +16,8 @@ mod recover;
 mod snapshot;
 mod stats;
 
+#[cfg(feature = "planted-faults")]
+pub mod fault_hooks;
 pub mod lease;
 pub mod membership;
 pub mod mvcc;

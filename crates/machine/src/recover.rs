@@ -44,7 +44,13 @@ pub(crate) fn recover(backend: Backend, options: Options) -> Result<Machine, Fau
     let stored = Stored { engine: &engine };
     let pending = stored.auth()?;
     let mut lessor = Lessor::new(options.lease.clone());
-    lessor.recover(stored.leases()?);
+    let leases = stored.leases()?;
+    #[cfg(feature = "planted-faults")]
+    let leases = {
+        let forgets = crate::fault_hooks::is_planted(crate::fault_hooks::Planted::ForgottenLease);
+        leases.into_iter().skip(usize::from(forgets))
+    };
+    lessor.recover(leases);
     let records = stored.records(&mut lessor)?;
     let scheduled_compact = stored.compact_mark(schema::SCHEDULED_COMPACT)?;
     let finished_compact = stored.compact_mark(schema::FINISHED_COMPACT)?;

@@ -7,6 +7,8 @@
 pub mod config;
 pub mod effects;
 pub mod event;
+#[cfg(feature = "planted-faults")]
+pub mod fault_hooks;
 
 mod apply;
 mod backend_pace;

@@ -184,6 +184,12 @@ impl Node {
                     job.hard_state = persist.hard_state;
                     job.must_sync = true;
                 });
+                #[cfg(feature = "planted-faults")]
+                if crate::fault_hooks::is_planted(
+                    crate::fault_hooks::Planted::EarlyAcknowledgement,
+                ) {
+                    effects.messages.extend(self.consensus.persisted(self.wal_job));
+                }
             }
             effects.messages.extend(output.messages);
             for (context, index) in output.reads {

@@ -44,6 +44,10 @@ pub struct Process {
     pub inbox: VecDeque<Event>,
     /// Whether the node thread is about to look into its inbox.
     pub is_turn_due: bool,
+    /// Whether time is to be told.
+    pub is_tick_due: bool,
+    /// The time since the start that was told last.
+    pub ticked: Duration,
     /// When the process began.
     pub started: Duration,
     /// The WAL thread.
@@ -99,6 +103,8 @@ impl Member {
             node,
             inbox: VecDeque::new(),
             is_turn_due: false,
+            is_tick_due: false,
+            ticked: Duration::ZERO,
             started: now,
             wal: WalThread {
                 wal,

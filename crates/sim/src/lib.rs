@@ -10,6 +10,8 @@ pub mod cluster;
 pub mod disk;
 pub mod history;
 pub mod model;
+#[cfg(feature = "planted-faults")]
+pub mod planted;
 pub mod rng;
 pub mod runner;
 pub mod scenario;

@@ -251,7 +251,8 @@ impl Subscriber {
     ) -> Result<Option<(WatchCreateRequest, i64)>, Violation> {
         self.told += answer.events().len() as u64;
         if answer.watch_id == NO_WATCH {
-            for watched in self.watchers.values_mut() {
+            // It was said before those that are still to be created.
+            for watched in self.watchers.values_mut().filter(|watched| watched.is_created()) {
                 watched.receive(answer, model)?;
             }
             return Ok(None);

@@ -280,8 +280,10 @@ impl Workload {
         if !deletions.is_empty() && self.rng.chance(50) {
             return self.rng.pick(&deletions);
         }
-        let room = (stand.revision - stand.compacted.max(0) + 2).cast_unsigned();
-        stand.compacted.max(0) + i64::try_from(self.rng.below(room)).unwrap_or(0)
+        // Not 0: what a hash at 0, which means now, would be after that is etcd's secret.
+        let oldest = stand.compacted.max(1);
+        let room = (stand.revision - oldest + 2).cast_unsigned();
+        oldest + i64::try_from(self.rng.below(room)).unwrap_or(0)
     }
 }
 

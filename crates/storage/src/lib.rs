@@ -4,6 +4,8 @@
 pub mod backend;
 pub mod bolt;
 pub mod disk;
+#[cfg(feature = "planted-faults")]
+pub mod fault_hooks;
 pub mod mem;
 pub mod os;
 

@@ -138,7 +138,12 @@ fn read_batch(
             }
         };
         hasher.write(revision, is_tombstone, key, record);
-        if !keep.contains(revision) {
+        let is_kept = keep.contains(revision);
+        #[cfg(feature = "planted-faults")]
+        let is_kept = is_kept
+            && !(is_tombstone
+                && crate::fault_hooks::is_planted(crate::fault_hooks::Planted::LostTombstone));
+        if !is_kept {
             batch.deleted_bytes += stored_bytes(record, is_tombstone);
             batch.deletes.push(Bytes::copy_from_slice(key));
         }

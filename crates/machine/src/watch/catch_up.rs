@@ -247,6 +247,12 @@ impl Reading {
         let mut is_full = false;
         for event in events {
             let main = event.revision.main;
+            #[cfg(feature = "planted-faults")]
+            if main % 16 == 7
+                && crate::fault_hooks::is_planted(crate::fault_hooks::Planted::SkippedEvent)
+            {
+                continue;
+            }
             let is_delete = event.kind == EventKind::Delete;
             let mut takers = Vec::new();
             self.index.find(&event.key, |place| {

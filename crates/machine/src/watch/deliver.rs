@@ -103,7 +103,11 @@ impl Hub {
         previous: &mut [Previous],
     ) {
         let watcher = &self.watchers[slot as usize];
-        if watcher.next > occasion.revision {
+        let is_known = watcher.next > occasion.revision;
+        #[cfg(feature = "planted-faults")]
+        let is_known = is_known
+            && !crate::fault_hooks::is_planted(crate::fault_hooks::Planted::DuplicateEvent);
+        if is_known {
             return;
         }
         let flags = watcher.flags;

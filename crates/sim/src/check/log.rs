@@ -33,11 +33,17 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Judges an empty cluster that raises shorter ttls to `ttl_min`.
-    pub fn new(ttl_min: i64) -> Self {
+    /// Judges an empty cluster of `members` that raises shorter ttls to `ttl_min`. The log begins with one entry for each
+    /// member, which starting writes without telling.
+    pub fn new(members: u64, ttl_min: i64) -> Self {
+        let first = (1..=members).map(|index| raftpb::Entry {
+            r#type: raftpb::EntryType::EntryConfChange.into(),
+            index,
+            ..raftpb::Entry::default()
+        });
         Self {
             model: Model::new(ttl_min),
-            log: Vec::new(),
+            log: first.collect(),
             places: BTreeMap::new(),
             proposed: BTreeMap::new(),
             expected: BTreeMap::new(),

@@ -48,6 +48,11 @@ impl Watched {
         }
     }
 
+    /// Tells whether the member has said that it exists.
+    pub fn is_created(&self) -> bool {
+        self.is_created
+    }
+
     /// The request that goes on where this watcher stopped, with another id.
     pub fn resume(&self, watch_id: i64) -> WatchCreateRequest {
         let mut filters = Vec::new();

@@ -145,6 +145,11 @@ impl State {
         self.generation += 1;
         for inode in self.inodes.values_mut() {
             inode.locked_by = None;
+            if std::mem::take(&mut inode.has_failed) {
+                // What the operating system could not write it does not keep for ever.
+                inode.changes.clear();
+                inode.now = inode.durable.clone();
+            }
         }
     }
 

@@ -30,6 +30,9 @@ impl World {
     }
 
     pub(super) fn start(&mut self, member: usize) -> Result<(), Violation> {
+        if self.members[member].process.is_some() {
+            return Ok(());
+        }
         let now = self.agenda.now();
         let is_working = self.act == Act::Work;
         if !self.is_full || !is_working || self.rng.chance(50) {

@@ -28,11 +28,33 @@ pub(super) fn rewrite(
     options: Options,
     before: &View,
 ) -> Result<Engine, Fault> {
+    put_in_place(disk, path, |temporary| write(disk, temporary, tables, options, before))
+}
+
+/// Creates an empty database at `path`. It takes its name when it is whole: the engine refuses a file that a crash left
+/// half created.
+pub(super) fn create(
+    disk: &dyn Disk,
+    path: &Path,
+    tables: &[&str],
+    options: Options,
+) -> Result<Engine, Fault> {
+    put_in_place(disk, path, |temporary| {
+        Engine::open(disk, temporary, OpenMode::CreateNew, tables, options)
+    })
+}
+
+/// Lets `write` write a new file and renames it to `path`, durably.
+fn put_in_place(
+    disk: &dyn Disk,
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<Engine, Fault>,
+) -> Result<Engine, Fault> {
     let temporary = temporary_path(path);
     if disk.exists(&temporary).or_fault("look for", &temporary)? {
         disk.remove_file(&temporary).or_fault("remove", &temporary)?;
     }
-    let written = write(disk, &temporary, tables, options, before);
+    let written = write(&temporary);
     if written.is_err() {
         // The fault that matters is the one at hand; a file left behind is removed by the next start.
         let _ = disk.remove_file(&temporary);

@@ -29,7 +29,7 @@ use engine::{Engine, fault};
 use reader::View;
 
 use crate::disk::{Disk, OpenMode};
-use crate::fault::Fault;
+use crate::fault::{Fault, OrFault};
 
 /// What an operator does about a damaged backend.
 const REMEDY: &str = "remove this member and add it anew, or restore it from a snapshot";
@@ -59,6 +59,15 @@ pub struct Size {
     pub in_use: u64,
 }
 
+/// Tells whether there is no database at `path`: no file, or an empty one.
+fn is_missing(disk: &dyn Disk, path: &Path) -> Result<bool, Fault> {
+    if !disk.exists(path).or_fault("look for", path)? {
+        return Ok(true);
+    }
+    let file = disk.open(path, OpenMode::Read).or_fault("open", path)?;
+    file.is_empty().or_fault("measure", path)
+}
+
 /// An open backend. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Backend {
@@ -86,7 +95,11 @@ impl Backend {
         tables: &'static [&'static str],
         options: Options,
     ) -> Result<Self, Fault> {
-        let engine = Engine::open(&*disk, path, OpenMode::Create, tables, options)?;
+        let engine = if is_missing(&*disk, path)? {
+            defragment::create(&*disk, path, tables, options)?
+        } else {
+            Engine::open(&*disk, path, OpenMode::ReadWrite, tables, options)?
+        };
         crate::datadir::sync_parent(&*disk, path)?;
         let view = View::open(Arc::new(engine), tables, path.to_owned())?;
         let shared = Shared {

@@ -312,6 +312,10 @@ impl Wal {
     }
 
     fn sync_tail(&mut self) -> Result<(), Fault> {
+        #[cfg(feature = "planted-faults")]
+        if crate::fault_hooks::is_planted(crate::fault_hooks::Planted::SkippedSync) {
+            self.unsynced = false;
+        }
         if self.unsynced {
             self.tail.file.sync_data().or_fault("sync", &self.tail.path)?;
             self.stats.syncs += 1;
