@@ -13,7 +13,8 @@ use std::pin::Pin;
 pub(crate) use flag::{Flag, Kind, Values, parse};
 pub(crate) use help::{flag_usages, help, usage};
 
-use crate::exit::{ERROR, Failure};
+use crate::exit::Failure;
+use crate::go::push;
 
 /// A command being carried out.
 pub(crate) type Running = Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
@@ -33,7 +34,7 @@ pub(crate) struct Command {
     pub(crate) flags: &'static [Flag],
     /// Flags of this command and those below it.
     pub(crate) inherited: &'static [Flag],
-    pub(crate) children: &'static [Command],
+    pub(crate) children: &'static [Self],
     pub(crate) run: Option<fn(Invocation) -> Running>,
     /// Words that are the only arguments allowed.
     pub(crate) words: &'static [&'static str],
@@ -221,11 +222,11 @@ fn unknown_command(path: &Path, word: &str) -> Misuse {
     if !similar.is_empty() {
         text.push_str("\nDid you mean this?\n");
         for name in similar {
-            text.push_str(&format!("\t{name}\n"));
+            push(&mut text, format_args!("\t{name}\n"));
         }
         text.push('\n');
     }
-    text.push_str(&format!("Run '{} --help' for usage.\n", root.name()));
+    push(&mut text, format_args!("Run '{} --help' for usage.\n", root.name()));
     Misuse(text)
 }
 
@@ -238,10 +239,4 @@ fn check_words(path: &Path, arguments: &[OsString]) -> Result<(), Misuse> {
         _ => format!("accepts 1 arg(s), received {}", arguments.len()),
     };
     Err(Misuse(format!("Error: {wrong}\n{}\n", usage(path))))
-}
-
-impl From<Misuse> for Failure {
-    fn from(_told: Misuse) -> Self {
-        Self::silent(ERROR)
-    }
 }

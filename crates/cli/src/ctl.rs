@@ -79,7 +79,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let outcome = match understand(&ROOT, &arguments) {
         Ok(Request::Help(path)) => print(&format!("{}{HINT}\n", help(&path))),
         Ok(Request::Run(run, invocation)) => run_to_end(run(invocation)),
-        Err(Misuse(text)) => complain(&text).and(Err(Failure::silent(ERROR))),
+        Err(Misuse(text)) => complain(&text).and_then(|()| Err(Failure::silent(ERROR))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

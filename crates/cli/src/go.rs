@@ -52,7 +52,8 @@ fn is_printable(c: char) -> bool {
     }
 }
 
-fn push(text: &mut String, piece: std::fmt::Arguments<'_>) {
+/// Appends to a text.
+pub(crate) fn push(text: &mut String, piece: std::fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
     let _infallible = text.write_fmt(piece);
 }
@@ -83,16 +84,23 @@ pub(crate) fn unquote(text: &str) -> Option<(Vec<u8>, &str)> {
 fn unescape<'a>(text: &'a str, bytes: &mut Vec<u8>) -> Option<&'a str> {
     let kind = text.chars().next()?;
     let rest = &text[kind.len_utf8()..];
+    let plain = match kind {
+        'a' => Some(7),
+        'b' => Some(8),
+        'f' => Some(12),
+        'n' => Some(b'\n'),
+        'r' => Some(b'\r'),
+        't' => Some(b'\t'),
+        'v' => Some(11),
+        '\\' => Some(b'\\'),
+        '"' => Some(b'"'),
+        _ => None,
+    };
+    if let Some(byte) = plain {
+        bytes.push(byte);
+        return Some(rest);
+    }
     let (digits, radix, from) = match kind {
-        'a' => return single(7, rest, bytes),
-        'b' => return single(8, rest, bytes),
-        'f' => return single(12, rest, bytes),
-        'n' => return single(b'\n', rest, bytes),
-        'r' => return single(b'\r', rest, bytes),
-        't' => return single(b'\t', rest, bytes),
-        'v' => return single(11, rest, bytes),
-        '\\' => return single(b'\\', rest, bytes),
-        '"' => return single(b'"', rest, bytes),
         'x' => (2, 16, rest),
         'u' => (4, 16, rest),
         'U' => (8, 16, rest),
@@ -110,11 +118,6 @@ fn unescape<'a>(text: &'a str, bytes: &mut Vec<u8>) -> Option<&'a str> {
         bytes.push(u8::try_from(code).ok()?);
     }
     from.get(digits..)
-}
-
-fn single<'a>(byte: u8, rest: &'a str, bytes: &mut Vec<u8>) -> Option<&'a str> {
-    bytes.push(byte);
-    Some(rest)
 }
 
 /// A decimal number of 64 bits; the error is in Go's words.

@@ -170,7 +170,7 @@ impl Error {
     }
 
     /// The error with its status code, for logs.
-    pub(crate) fn in_full(&self) -> String {
+    pub fn in_full(&self) -> String {
         match self {
             Self::Refused { code, text } => status_text(*code, text),
             other => other.to_string(),

@@ -2,7 +2,7 @@
 
 use super::flag::{Flag, Kind};
 use super::{Command, Path};
-use crate::go;
+use crate::go::{self, push};
 
 /// Names of commands are padded to this width.
 const NAME_WIDTH: usize = 11;
@@ -21,13 +21,13 @@ pub(crate) fn usage(path: &Path) -> String {
     if command.run.is_some() {
         // The command that lists its words in the usage takes no options besides.
         let flags = if command.words.is_empty() { " [flags]" } else { "" };
-        text.push_str(&format!("\n  {}{flags}", path.usage()));
+        push(&mut text, format_args!("\n  {}{flags}", path.usage()));
     }
     if !command.children.is_empty() {
-        text.push_str(&format!("\n  {} [command]", path.text()));
+        push(&mut text, format_args!("\n  {} [command]", path.text()));
     }
     if let Some(example) = command.example {
-        text.push_str(&format!("\n\nExamples:\n{example}"));
+        push(&mut text, format_args!("\n\nExamples:\n{example}"));
     }
     text.push_str(&children(path));
     if !path.is_root() {
@@ -42,9 +42,10 @@ pub(crate) fn usage(path: &Path) -> String {
     }
     if !command.children.is_empty() {
         let name = path.text();
-        text.push_str(&format!(
+        let hint = format_args!(
             "\n\nUse \"{name} [command] --help\" for more information about a command."
-        ));
+        );
+        push(&mut text, hint);
     }
     text.push('\n');
     text
@@ -55,7 +56,7 @@ fn children(path: &Path) -> String {
     let list = |text: &mut String, group: Option<&str>| {
         let listed = |child: &&Command| group.is_none_or(|group| child.group == group);
         for child in command.children.iter().filter(listed) {
-            text.push_str(&format!("\n  {:NAME_WIDTH$} {}", child.name(), child.short));
+            push(text, format_args!("\n  {:NAME_WIDTH$} {}", child.name(), child.short));
         }
     };
     let mut text = String::new();
@@ -69,7 +70,7 @@ fn children(path: &Path) -> String {
     }
     for group in crate::ctl::GROUPS {
         if command.children.iter().any(|child| child.group == *group) {
-            text.push_str(&format!("\n\n{group}"));
+            push(&mut text, format_args!("\n\n{group}"));
             list(&mut text, Some(group));
         }
     }
@@ -86,7 +87,11 @@ pub(crate) fn flag_usages(flags: &[&Flag], of: Option<&str>) -> String {
     }
     lines.sort();
     let width = lines.iter().map(|(_, left, _)| left.len()).max().unwrap_or_default();
-    lines.iter().map(|(_, left, right)| format!("{left:width$}   {right}\n")).collect()
+    let mut text = String::new();
+    for (_, left, right) in lines {
+        push(&mut text, format_args!("{left:width$}   {right}\n"));
+    }
+    text
 }
 
 fn left(flag: &Flag) -> String {

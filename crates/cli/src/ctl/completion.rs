@@ -52,12 +52,12 @@ PowerShell:
 "#,
     ),
     group: UTILITY,
-    run: Some(|invocation| Box::pin(run(invocation))),
+    run: Some(|invocation| Box::pin(async move { run(&invocation) })),
     words: &["bash", "zsh", "fish", "powershell"],
     ..Command::NONE
 };
 
-async fn run(invocation: Invocation) -> Result<(), Failure> {
+fn run(invocation: &Invocation) -> Result<(), Failure> {
     let shell = match invocation.text(0).as_deref() {
         Some("bash") => Shell::Bash,
         Some("zsh") => Shell::Zsh,

@@ -92,7 +92,7 @@ async fn fetch_to(client: &Client, endpoint: &str, path: &Path) -> Result<String
     log::info("created temporary db file", &[("path", shown.to_string())]);
     let outcome = async {
         let start = Instant::now();
-        let mut snapshot = client.snapshot().await.map_err(|error| error.to_string())?;
+        let mut snapshot = client.snapshot().await.map_err(|error| error.in_full())?;
         log::info("fetching snapshot", &[("endpoint", endpoint.to_owned())]);
         let size = receive(client, &mut snapshot, file).await?;
         log::info(

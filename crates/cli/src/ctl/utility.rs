@@ -16,7 +16,7 @@ pub(super) const HELP: Command = Command {
          Simply type etcdctl help [path to command] for full details.",
     ),
     group: UTILITY,
-    run: Some(|invocation| Box::pin(show_help(invocation))),
+    run: Some(|invocation| Box::pin(async move { show_help(&invocation) })),
     ..Command::NONE
 };
 
@@ -24,7 +24,7 @@ pub(super) const OPTIONS: Command = Command {
     usage: "options",
     short: "Show the global command-line flags",
     group: UTILITY,
-    run: Some(|_| Box::pin(options())),
+    run: Some(|_| Box::pin(async { options() })),
     ..Command::NONE
 };
 
@@ -32,11 +32,11 @@ pub(super) const VERSION_COMMAND: Command = Command {
     usage: "version",
     short: "Prints the version of etcdctl",
     group: UTILITY,
-    run: Some(|_| Box::pin(version())),
+    run: Some(|_| Box::pin(async { version() })),
     ..Command::NONE
 };
 
-async fn show_help(invocation: Invocation) -> Result<(), Failure> {
+fn show_help(invocation: &Invocation) -> Result<(), Failure> {
     let (path, rest) = Path::find(&ROOT, &invocation.arguments);
     if let Some(unknown) = rest.first().filter(|_| path.command().name() == ROOT.name()) {
         let unknown = unknown.to_string_lossy();
@@ -45,12 +45,12 @@ async fn show_help(invocation: Invocation) -> Result<(), Failure> {
     print(&format!("{}{HINT}\n", help(&path)))
 }
 
-async fn options() -> Result<(), Failure> {
+fn options() -> Result<(), Failure> {
     let flags: Vec<_> = global::FLAGS.iter().collect();
     let table = flag_usages(&flags, None);
     print(&format!("The following options can be passed to any command:\n\n{table}"))
 }
 
-async fn version() -> Result<(), Failure> {
+fn version() -> Result<(), Failure> {
     print(&format!("etcdctl version: {VERSION}\nAPI version: {API_VERSION}\n"))
 }

@@ -26,7 +26,7 @@ pub(super) fn split(line: &str) -> Result<Vec<Vec<u8>>, Failure> {
                 let wrong = || Failure::new(INVALID_INPUT, "invalid syntax");
                 go::unquote(word).ok_or_else(wrong)?.0
             }
-            '\'' => word[1..word.len() - 1].as_bytes().to_vec(),
+            '\'' => word.as_bytes()[1..word.len() - 1].to_vec(),
             _ => word.as_bytes().to_vec(),
         });
         rest = behind;
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn words_quotes_and_escapes() {
         check(r#"put key "a \"b\"\n" --x=1"#, &["put", "key", "a \"b\"\n", "--x=1"]);
-        check("get 'a b' c'd e'", &["get", "a b", "c'd", "e"]);
+        check("get 'a b' c'd e'", &["get", "a b", "c'd", "e'"]);
         check("  a\tb ", &["a", "b"]);
         check(r#"a "b"#, &["a", "b"]);
         check("", &[]);

@@ -1,0 +1,128 @@
+//! Command lines that need no server, run as processes; expectations are what etcdctl 3.7.1 says.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// The example that is nothing but `ctl`, built along with this test.
+fn ctl() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.join("examples/ctl")
+}
+
+/// Exit code, standard output and standard error.
+fn run(line: &[&str], input: &str) -> (Option<i32>, String, String) {
+    let mut child = Command::new(ctl())
+        .args(line)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that does not read leaves the pipe broken.
+    drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[track_caller]
+fn fails(line: &[&str], code: i32, err: &str) {
+    assert_eq!(run(line, ""), (Some(code), String::new(), format!("Error: {err}\n")), "{line:?}");
+}
+
+#[test]
+fn arguments_that_make_no_sense() {
+    fails(
+        &["get"],
+        128,
+        "get command needs one argument as key and an optional argument as range_end",
+    );
+    let both = "`--prefix` and `--from-key` cannot be set at the same time, choose one";
+    fails(&["get", "a", "--prefix", "--from-key"], 128, both);
+    fails(&["get", "a", "--consistency", "x"], 4, "unknown consistency flag \"x\"");
+    fails(&["get", "a", "--order", "x"], 4, "bad sort order x");
+    fails(&["put"], 128, "put command needs 1 argument and input from stdin or 2 arguments");
+    fails(&["put", "a"], 128, "put command needs 1 argument and input from stdin or 2 arguments");
+    fails(&["-w", "xx", "get", "a"], 4, "unsupported output format");
+    fails(&["--cert", "", "get", "a"], 128, "empty string is passed to --cert option");
+    fails(&["--cacert", "/nope", "get", "a"], 128, "open /nope: no such file or directory");
+    fails(&["watch"], 128, "bad number of arguments");
+    fails(
+        &["lease", "grant", "x"],
+        128,
+        "bad TTL (strconv.ParseInt: parsing \"x\": invalid syntax)",
+    );
+    fails(&["elect", "a"], 128, "no proposal argument but -l not set");
+    fails(
+        &["--endpoints", "a,b", "snapshot", "save", "x"],
+        5,
+        "snapshot must be requested to one selected node, not multiple [a b]",
+    );
+    fails(&["check", "perf", "--load", "x"], 4, "unknown load option x");
+}
+
+#[test]
+fn unknown_commands_and_options() {
+    fails(
+        &["gte"],
+        1,
+        "unknown command \"gte\" for \"etcdctl\"\n\nDid you mean this?\n\tget\n\n\
+         Run 'etcdctl --help' for usage.",
+    );
+    let (code, out, err) = run(&["compaction", "--bogus"], "");
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert_eq!(
+        err,
+        "Error: unknown flag: --bogus\nUsage:\n  etcdctl compaction [options] <revision> [flags]\n\n\
+         Flags:\n  -h, --help       help for compaction\n      --physical   'true' to wait for \
+         compaction to physically remove all old revisions\n\n"
+    );
+}
+
+#[test]
+fn commands_may_be_shortened_while_they_are_unambiguous() {
+    let version = "etcdctl version: 3.7.1\nAPI version: 3.7\n".to_owned();
+    assert_eq!(run(&["vers"], ""), (Some(0), version, String::new()));
+    let (code, _, err) = run(&["e"], "");
+    assert_eq!(code, Some(1));
+    assert!(err.starts_with("Error: unknown command \"e\""), "{err}");
+}
+
+#[test]
+fn transactions_are_understood_before_they_are_sent() {
+    let txn = |input: &str| {
+        let (code, _, err) = run(&["txn"], input);
+        (code, err)
+    };
+    let failure = |text: &str| (Some(3), format!("Error: {text}\n"));
+    assert_eq!(txn(""), failure("EOF"));
+    assert_eq!(txn("foo\n\n"), failure("malformed comparison: foo"));
+    assert_eq!(txn("\nmove a b\n"), failure("invalid txn request: move a b"));
+}
+
+#[test]
+fn help_goes_to_standard_output() {
+    let (code, out, err) = run(&["endpoint", "hashkv", "--help"], "");
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(
+        out,
+        "Prints the KV history hash for each endpoint in --endpoints\n\nUsage:\n  \
+         etcdctl endpoint hashkv [flags]\n\nFlags:\n  -h, --help      help for hashkv\n      \
+         --rev int   maximum revision to hash (default: latest revision)\n\nGlobal Flags:\n      \
+         --cluster   use all endpoints from the cluster member list\nUse \"etcdctl options\" for a \
+         list of global command-line options (applies to all commands).\n"
+    );
+}
+
+#[test]
+fn every_shell_has_its_completion() {
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let (code, out, _) = run(&["completion", shell], "");
+        assert_eq!(code, Some(0), "{shell}");
+        assert!(out.contains("keep-alive") && out.contains("print-value-only"), "{shell}");
+    }
+}

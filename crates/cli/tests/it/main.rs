@@ -1,0 +1,4 @@
+//! What this crate promises to those who run it, apart from a server.
+
+mod command_line;
+mod printers;
