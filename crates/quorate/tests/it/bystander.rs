@@ -16,6 +16,7 @@ const ROUNDS_MIN: u64 = 10;
 
 /// Runs `attack` while well-behaved clients put and get; they are answered in time, and resident memory does not grow by
 /// more than `memory_max` bytes.
+#[expect(clippy::print_stderr, reason = "figures for whoever asks for them")]
 pub(crate) async fn unharmed<T>(
     server: &Server,
     memory_max: u64,

@@ -8,8 +8,8 @@ use proto::etcdserverpb::lease_client::LeaseClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use proto::etcdserverpb::watch_client::WatchClient;
 use proto::etcdserverpb::{PutRequest, RangeRequest, RangeResponse};
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 use crate::harness::{PATIENCE, Server};
 
@@ -86,6 +86,11 @@ impl Client {
         };
         Ok(self.kv().range(request).await?.into_inner())
     }
+}
+
+/// Whether a call failed because its connection or the member ended, not because it was refused.
+pub(crate) fn is_lost(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
 }
 
 /// Waits for `future` no longer than anything may take.

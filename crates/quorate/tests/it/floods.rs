@@ -50,22 +50,28 @@ async fn rapid_resets_end_their_connection() {
     unharmed(&server, MEMORY_MAX, async {
         for path in ["/etcdserverpb.KV/Put", "/etcdserverpb.Watch/Watch", "/no.Such/Method"] {
             let mut connection = Connection::open(server.address()).await;
-            let headers = call(path);
-            for batch in 0..(FLOOD as u32 / 4 / 64) {
-                let mut bytes = Vec::new();
-                for number in 0..64 {
-                    let stream = 1 + 2 * (64 * batch + number);
-                    bytes.extend(frame(HEADERS, END_HEADERS, stream, &headers));
-                    bytes.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
-                }
-                if !connection.send(&bytes).await {
-                    break;
-                }
-            }
-            connection.close().await;
+            let batches = (0..FLOOD as u32 / 4).step_by(64);
+            let mut batches = batches.map(|first| opened_and_reset(path, first));
+            while let Some(batch) = batches.next()
+                && connection.send(&batch).await
+            {}
+            let is_over = batches.next().is_none();
+            let heard = connection.closed().await;
+            assert!(!is_over || heard.goaway.is_some(), "{path}: {heard:?}");
         }
     })
     .await;
+}
+
+/// Streams number `first` and the next 63, each reset as soon as it is open.
+fn opened_and_reset(path: &str, first: u32) -> Vec<u8> {
+    let headers = call(path);
+    let mut bytes = Vec::new();
+    for stream in (first..first + 64).map(|number| 1 + 2 * number) {
+        bytes.extend(frame(HEADERS, END_HEADERS, stream, &headers));
+        bytes.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+    }
+    bytes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,13 +97,13 @@ async fn huge_header_lists_are_refused() {
         for round in 0..20 {
             let mut connection = Connection::open(server.address()).await;
             connection.send(&frame(HEADERS, 0, 1, &call("/etcdserverpb.KV/Put"))).await;
-            for number in 0..60 {
+            let mut pieces = (0..60).map(|number| {
                 let name = format!("name-{round}-{number}");
-                let piece = block(&[(name.as_str(), value.as_str())]);
-                if !connection.send(&frame(CONTINUATION, 0, 1, &piece)).await {
-                    break;
-                }
-            }
+                frame(CONTINUATION, 0, 1, &block(&[(name.as_str(), value.as_str())]))
+            });
+            while let Some(piece) = pieces.next()
+                && connection.send(&piece).await
+            {}
             connection.send(&frame(CONTINUATION, END_HEADERS, 1, &[])).await;
             connection.close().await;
         }
@@ -186,28 +192,27 @@ async fn messages_that_never_end_are_bounded() {
     let server = Setup::new().start();
     // The server's bound on incomplete messages, and room for what the flood itself costs.
     unharmed(&server, (256 << 20) + 3 * MEMORY_MAX, async {
-        let piece = [b'x'; 16_000];
+        // The frame of a message of 1.5 MB, of which 0.9 MB come.
+        let mut part = vec![0, 0, 0x16, 0xe3, 0x60];
+        part.resize(16_000, b'x');
         let mut connections = Vec::new();
         for _ in 0..4 {
             let mut connection = Connection::open(server.address()).await;
             let headers = call("/etcdserverpb.KV/Put");
-            for number in 0..200 {
-                let stream = 1 + 2 * number;
-                // The frame of a message of 1.5 MB, of which 0.9 MB come.
+            for stream in (0..200).map(|number| 1 + 2 * number) {
+                connection.room(56 * part.len() as i64).await;
                 let mut bytes = frame(HEADERS, END_HEADERS, stream, &headers);
-                bytes.extend(frame(DATA, 0, stream, &[0, 0, 0x16, 0xe3, 0x60]));
-                bytes.extend(frame(DATA, 0, stream, &piece).repeat(56));
-                // What has no room waits; the connection may also be closed.
-                if tokio::time::timeout(std::time::Duration::from_secs(1), connection.send(&bytes))
-                    .await
-                    .is_ok_and(|is_open| is_open)
-                {
-                    continue;
-                }
-                break;
+                bytes.extend(frame(DATA, 0, stream, &part).repeat(56));
+                assert!(connection.send(&bytes).await, "closed at stream {stream}");
             }
             connections.push(connection);
         }
+        // Those that had no room were refused, the others still wait.
+        let mut refused = 0;
+        for connection in connections {
+            refused += connection.close().await.frames[usize::from(HEADERS)];
+        }
+        assert!((1..800).contains(&refused), "{refused} of 800 refused");
     })
     .await;
 }

@@ -1,6 +1,9 @@
 //! HTTP/2 by hand (RFC 9113): whatever bytes a test wants to send.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -97,6 +100,8 @@ pub(crate) struct Heard {
 #[derive(Debug)]
 pub(crate) struct Connection {
     write: OwnedWriteHalf,
+    /// Bytes of DATA that the server has room for.
+    window: Arc<AtomicI64>,
     reader: JoinHandle<Heard>,
 }
 
@@ -107,12 +112,25 @@ impl Connection {
         write.write_all(PREFACE).await.expect("open");
         write.write_all(&frame(SETTINGS, 0, 0, &[])).await.expect("open");
         write.write_all(&frame(SETTINGS, ACK, 0, &[])).await.expect("open");
-        Self { write, reader: tokio::spawn(hear(read)) }
+        let window = Arc::new(AtomicI64::new(65_535));
+        let reader = tokio::spawn(hear(read, Arc::clone(&window)));
+        Self { write, window, reader }
     }
 
     /// Sends bytes; false when the server has closed.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> bool {
         in_time("room to send", self.write.write_all(bytes)).await.is_ok()
+    }
+
+    /// Waits until the server has room for so many bytes of DATA, and counts them as sent.
+    pub(crate) async fn room(&self, bytes: i64) {
+        in_time("room for DATA", async {
+            while self.window.load(Ordering::Relaxed) < bytes {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+        self.window.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Sends `bytes` up to `count` times; false when the server has closed meanwhile.
@@ -133,13 +151,13 @@ impl Connection {
 
     /// Closes and gives what was heard.
     pub(crate) async fn close(self) -> Heard {
-        let Self { write, reader } = self;
+        let Self { write, reader, .. } = self;
         drop(write);
         in_time("the connection's end", reader).await.expect("no panic")
     }
 }
 
-async fn hear(mut read: OwnedReadHalf) -> Heard {
+async fn hear(mut read: OwnedReadHalf, window: Arc<AtomicI64>) -> Heard {
     let mut heard = Heard::default();
     let mut header = [0; 9];
     while read.read_exact(&mut header).await.is_ok() {
@@ -149,6 +167,10 @@ async fn hear(mut read: OwnedReadHalf) -> Heard {
             break;
         }
         let kind = header[3];
+        if let (WINDOW_UPDATE, [0, 0, 0, 0], [a, b, c, d]) = (kind, &header[5..], &payload[..]) {
+            let more = u32::from_be_bytes([*a, *b, *c, *d]);
+            window.fetch_add(i64::from(more), Ordering::Relaxed);
+        }
         heard.frames[usize::from(kind.min(15))] += 1;
         if let (GOAWAY, Some((code, text))) =
             (kind, payload.get(4..).and_then(|rest| rest.split_first_chunk()))

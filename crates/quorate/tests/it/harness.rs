@@ -196,7 +196,7 @@ impl Server {
     pub(crate) fn wait_code(&mut self) -> i32 {
         let status = self.wait();
         self.log.wait(|_| false, PATIENCE);
-        status.code().or(status.signal().map(|signal| 128 + signal)).expect("either")
+        status.code().or_else(|| status.signal().map(|signal| 128 + signal)).expect("either")
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
@@ -241,6 +241,7 @@ impl Server {
 }
 
 impl Drop for Server {
+    #[expect(clippy::print_stderr, reason = "what a failed test needs")]
     fn drop(&mut self) {
         // Whether it still runs does not matter.
         drop(self.child.kill());

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use proto::etcdserverpb::{WatchCreateRequest, WatchRequest, watch_request};
+use proto::etcdserverpb::{WatchCreateRequest, WatchProgressRequest, WatchRequest, watch_request};
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tonic::Code;
 
-use crate::client::{Client, in_time};
+use crate::client::{Client, in_time, is_lost};
 use crate::harness::{Setup, eventually, run_to_end};
 use crate::watch::open_watch;
 
@@ -42,6 +41,20 @@ async fn an_idle_member_ends_by_the_signal_that_asked_for_it() {
     }
 }
 
+/// Puts 0, 1, 2 and so on below one key until the member is gone; returns the last that was acknowledged.
+async fn put_until_lost(client: &Client, key: usize, acknowledged: &AtomicU64) -> Option<u64> {
+    let mut last = None;
+    loop {
+        let count = last.map_or(0, |last: u64| last + 1);
+        if let Err(status) = client.put(format!("w{key}"), count.to_string()).await {
+            assert!(is_lost(&status), "{status:?}");
+            return last;
+        }
+        acknowledged.fetch_add(1, Ordering::Relaxed);
+        last = Some(count);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_under_load_answers_or_refuses_and_loses_nothing() {
     let mut server = with_flags(&SHORT_REQUESTS).start();
@@ -53,22 +66,8 @@ async fn a_stop_under_load_answers_or_refuses_and_loses_nothing() {
     for number in 0_usize..8 {
         let client = Client::connect(&server).await;
         let acknowledged = Arc::clone(&acknowledged);
-        writers.spawn(async move {
-            for count in 0_u64.. {
-                match client.put(format!("w{number}"), count.to_string()).await {
-                    Ok(_) => acknowledged.fetch_add(1, Ordering::Relaxed),
-                    Err(status) => {
-                        let is_fine = matches!(
-                            status.code(),
-                            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
-                        );
-                        assert!(is_fine, "{status:?}");
-                        return (number, count.checked_sub(1));
-                    }
-                };
-            }
-            unreachable!("the member ends before the numbers do")
-        });
+        writers
+            .spawn(async move { (number, put_until_lost(&client, number, &acknowledged).await) });
     }
     in_time("acknowledgements", async {
         while acknowledged.load(Ordering::Relaxed) < 100 {
@@ -118,7 +117,9 @@ async fn new_connections_are_refused_while_a_member_stops() {
     assert!(tokio::net::TcpStream::connect(server.address()).await.is_err());
     // The open stream is still served.
     let progress = WatchRequest {
-        request_union: Some(watch_request::RequestUnion::ProgressRequest(Default::default())),
+        request_union: Some(watch_request::RequestUnion::ProgressRequest(
+            WatchProgressRequest::default(),
+        )),
     };
     stream.send(progress).await;
     let answer = in_time("progress", stream.message()).await.expect("open").expect("open");

@@ -217,7 +217,7 @@ impl Authority {
         address: SocketAddr,
         pair: Option<&Pair>,
         protocols: &[&str],
-    ) -> io::Result<TlsStream<TcpStream>> {
+    ) -> io::Result<Box<TlsStream<TcpStream>>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der().clone()).expect("a certificate");
         let config = ClientConfig::builder().with_root_certificates(roots);
@@ -232,7 +232,8 @@ impl Authority {
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let stream = TcpStream::connect(address).await?;
         let name = ServerName::try_from("localhost").expect("a name");
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+        let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
+        Box::pin(connecting).await.map(Box::new)
     }
 }
 
@@ -278,7 +279,7 @@ async fn mutual_tls_lets_known_clients_in_only() {
 }
 
 /// Speaks gRPC over a stream that is there already.
-async fn channel_over(stream: TlsStream<TcpStream>) -> Channel {
+async fn channel_over(stream: Box<TlsStream<TcpStream>>) -> Channel {
     let mut stream = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_: http::Uri| {
         let stream = stream.take().ok_or(io::ErrorKind::NotConnected);

@@ -1,6 +1,12 @@
 //! The built process over real sockets: what it acknowledges survives it, it starts and stops as it should, and no
 //! client can harm it or the others.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "numbers that tests make are small"
+)]
+
 mod bystander;
 mod calls;
 mod client;

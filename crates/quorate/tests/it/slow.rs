@@ -56,15 +56,9 @@ async fn lists_that_nobody_reads_are_bounded() {
         for path in ["/etcdserverpb.KV/Range", "/etcdserverpb.KV/RangeStream"] {
             for _ in 0..3 {
                 let mut connection = Connection::open(server.address()).await;
-                let headers = call(path);
-                for number in 0..15 {
-                    let stream = 1 + 2 * number;
-                    let mut bytes = frame(HEADERS, END_HEADERS, stream, &headers);
-                    bytes.extend(frame(DATA, END_STREAM, stream, &request));
-                    // Enough that the first pieces are sent, and no more.
-                    bytes.extend(frame(WINDOW_UPDATE, 0, stream, &1000_u32.to_be_bytes()));
-                    assert!(connection.send(&bytes).await);
-                }
+                let calls =
+                    (0..15).flat_map(|number| list_without_window(path, 1 + 2 * number, &request));
+                assert!(connection.send(&calls.collect::<Vec<u8>>()).await);
                 connections.push(connection);
             }
         }
@@ -76,6 +70,14 @@ async fn lists_that_nobody_reads_are_bounded() {
         connections
     })
     .await;
+}
+
+/// A call whose answer is given room for its first pieces, and no more.
+fn list_without_window(path: &str, stream: u32, request: &[u8]) -> Vec<u8> {
+    let mut bytes = frame(HEADERS, END_HEADERS, stream, &call(path));
+    bytes.extend(frame(DATA, END_STREAM, stream, request));
+    bytes.extend(frame(WINDOW_UPDATE, 0, stream, &1000_u32.to_be_bytes()));
+    bytes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -181,6 +183,7 @@ async fn requests_that_never_end_hold_up_nobody() {
         for _ in 0..20 {
             assert_eq!(http1::get(server.address(), "/health").await.status, 200);
         }
+        held
     })
     .await;
 }
@@ -204,6 +207,7 @@ async fn documents_that_never_end_are_bounded() {
                 held.push(stream);
             }
         }
+        held
     })
     .await;
 }

@@ -11,9 +11,9 @@ use proto::etcdserverpb::{
     DeleteRangeRequest, LeaseGrantRequest, LeaseLeasesRequest, LeaseRevokeRequest,
     LeaseTimeToLiveRequest, PutRequest, RequestOp, TxnRequest, request_op,
 };
-use tonic::{Code, Status};
+use tonic::Status;
 
-use crate::client::Client;
+use crate::client::{Client, is_lost};
 use crate::random::Random;
 
 /// Keys of one writer: few, so that they are written over, deleted and made again.
@@ -119,11 +119,7 @@ impl Writer {
                 true
             }
             Err(status) => {
-                let is_lost = matches!(
-                    status.code(),
-                    Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
-                );
-                assert!(is_lost, "refused: {status:?} for {op:?}");
+                assert!(is_lost(&status), "refused: {status:?} for {op:?}");
                 self.in_doubt = Some(op);
                 false
             }
@@ -186,14 +182,10 @@ impl Writer {
             }
             Op::Write(changes) if changes.len() == 1 => {
                 let (key, change) = changes.first_key_value().expect("one");
-                match change {
-                    Some(stored) => {
-                        client.kv().put(put_request(key, stored)).await?.into_inner().header
-                    }
-                    None => {
-                        let request = delete_request(key);
-                        client.kv().delete_range(request).await?.into_inner().header
-                    }
+                if let Some(stored) = change {
+                    client.kv().put(put_request(key, stored)).await?.into_inner().header
+                } else {
+                    client.kv().delete_range(delete_request(key)).await?.into_inner().header
                 }
             }
             Op::Write(changes) => {

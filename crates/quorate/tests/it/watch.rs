@@ -5,6 +5,7 @@ use std::time::Duration;
 use proto::etcdserverpb::{
     CompactionRequest, WatchCreateRequest, WatchRequest, WatchResponse, watch_request,
 };
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -112,7 +113,7 @@ async fn follow(server: String, number: usize) -> Seen {
             key: "watched/".into(),
             range_end: "watched0".into(),
             start_revision: seen.revision + 1,
-            fragment: number % 2 == 0,
+            fragment: number.is_multiple_of(2),
             ..Default::default()
         };
         let mut watch = open_watch(&client, request).await;
@@ -135,7 +136,7 @@ async fn follow(server: String, number: usize) -> Seen {
                 // Away for a while, so that history may be gone.
                 tokio::time::sleep(Duration::from_millis(random.below(300))).await;
             }
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 tokio::time::sleep(Duration::from_millis(random.below(4))).await;
             }
         }
@@ -165,12 +166,12 @@ async fn watchers_see_all_in_order_once_over_reconnects_and_compactions() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_resumes_after_a_crash_without_loss() {
-    let mut server = Setup::new().start();
-    let data_dir = server.data_dir().to_owned();
+    let directory = TempDir::new().expect("a directory");
+    let setup = Setup::new().data_dir(&directory.path().join("data"));
+    let mut server = setup.start();
     let mut seen = Seen { revision: 1, ..Seen::default() };
     let mut written = 0;
     let mut random = Random::new(7);
-    let mut keep = Vec::new();
     for _ in 0..4 {
         let client = Client::connect(&server).await;
         let request = WatchCreateRequest {
@@ -191,8 +192,7 @@ async fn a_watch_resumes_after_a_crash_without_loss() {
             seen.take(&in_time("events", watch.message()).await.expect("open").expect("open"));
         }
         server.kill();
-        let next = Setup::new().data_dir(&data_dir).start();
-        keep.push(std::mem::replace(&mut server, next));
+        server = setup.start();
     }
     let client = Client::connect(&server).await;
     let request = WatchCreateRequest {
