@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use prost::Message;
 use proto::etcdserverpb::{
-    PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, request_op,
+    CompactionRequest, DefragmentRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    WatchCreateRequest, request_op,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -147,6 +148,73 @@ async fn many_watchers_on_one_stream_are_served() {
             let kv = response.events[0].kv.as_ref().expect("always there");
             assert_eq!(kv.key, format!("many/{number:08}"));
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_that_nobody_reads_hold_up_nobody() {
+    let server = Setup::new().start();
+    let client = Client::connect(&server).await;
+    fill(&client, "snap/", 20_000, 500).await;
+    unharmed(&server, 200 * MIB, async {
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            let mut connection = Connection::open(server.address()).await;
+            for stream in (0..8).map(|number| 1 + 2 * number) {
+                let mut bytes = frame(
+                    HEADERS,
+                    END_HEADERS,
+                    stream,
+                    &call("/etcdserverpb.Maintenance/Snapshot"),
+                );
+                bytes.extend(frame(DATA, END_STREAM, stream, &message(&[])));
+                assert!(connection.send(&bytes).await);
+            }
+            held.push(connection);
+        }
+        // What else needs the disk goes on: history, deletions, compaction, defragmentation.
+        let create = WatchCreateRequest {
+            key: "snap/".into(),
+            range_end: "snap0".into(),
+            start_revision: 1,
+            ..Default::default()
+        };
+        let mut watch = open_watch(&client, create).await;
+        let mut seen = 0;
+        while seen < 20_000 {
+            seen += in_time("history", watch.message())
+                .await
+                .expect("open")
+                .expect("open")
+                .events
+                .len();
+        }
+        let revision = client.put("snap/00000000", "new").await.expect("acknowledged");
+        let compact = CompactionRequest { revision, physical: true };
+        in_time("a compaction", client.kv().compact(compact)).await.expect("compacted");
+        let mut maintenance = client.maintenance();
+        let defragment = maintenance.defragment(DefragmentRequest {});
+        in_time("a defragmentation", defragment).await.expect("defragmented");
+        assert_eq!(client.list("snap/").await.expect("readable").kvs.len(), 20_000);
+        held
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_of_the_gateway_that_nobody_reads_are_bounded() {
+    let server = Setup::new().start();
+    let client = Client::connect(&server).await;
+    unharmed(&server, 300 * MIB, async {
+        let body = r#"{"create_request":{"key":"anNvbi8=","range_end":"anNvbjA="}}"#;
+        let request = format!(
+            "POST /v3/watch HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let held = silent(server.address(), 20, request.as_bytes()).await;
+        fill(&client, "json/", 30_000, 900).await;
+        held
     })
     .await;
 }
