@@ -5,7 +5,7 @@
 
 use super::answer::{Answer, Body, Delivered, Events};
 use super::hub::{Hub, StreamId};
-use super::index::Index;
+use super::index::{Index, Spans};
 use super::span::Span;
 use super::watcher::{Flags, State};
 use super::{Event, EventKind, History, HistoryBounds};
@@ -179,7 +179,7 @@ impl CatchUp {
         for (place, want) in (0..).zip(&wants) {
             if want.next >= compacted {
                 from = from.min(want.next);
-                reading.index.insert(&want.span, place);
+                reading.index.insert(&wants[..], place);
             }
         }
         let mut fault = None;
@@ -202,6 +202,12 @@ impl CatchUp {
         // What was read is complete only from the compacted revision on, as it is after the last read.
         compacted = compacted.max(history.compacted());
         CatchUpDone { wants, current, compacted, fault }
+    }
+}
+
+impl Spans for [Want] {
+    fn span(&self, member: u32) -> &Span {
+        &self[member as usize].span
     }
 }
 
@@ -255,7 +261,7 @@ impl Reading {
             }
             let is_delete = event.kind == EventKind::Delete;
             let mut takers = Vec::new();
-            self.index.find(&event.key, |place| {
+            self.index.find(&*wants, &event.key, |place| {
                 let want = &wants[place as usize];
                 if want.next <= main && want.flags.pass(is_delete) {
                     takers.push(place as usize);

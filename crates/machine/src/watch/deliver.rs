@@ -80,7 +80,7 @@ impl Hub {
         let mut scratch = std::mem::take(&mut self.scratch);
         let Scratch { hits, previous } = &mut scratch;
         for (place, event) in (0..).zip(occasion.events) {
-            self.index.find(&event.key, |watcher| hits.push((watcher, place)));
+            self.index.find(&self.watchers, &event.key, |watcher| hits.push((watcher, place)));
         }
         if occasion.events.len() > 1 {
             hits.sort_unstable();

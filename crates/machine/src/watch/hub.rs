@@ -312,14 +312,16 @@ impl Hub {
     pub(super) fn sync(&mut self, slot: u32) {
         let watcher = &mut self.watchers[slot as usize];
         watcher.state = State::Synced;
-        self.index.insert(&watcher.span, slot);
+        self.index.insert(&self.watchers, slot);
         self.stats.slow_watchers -= 1;
     }
 
     /// Lets a watcher that is in no list wait for its turn to read history.
     pub(super) fn queue_unsynced(&mut self, slot: u32) {
         self.serial += 1;
-        self.watchers[slot as usize].state = State::Unsynced { ticket: self.serial };
+        let watcher = &mut self.watchers[slot as usize];
+        watcher.serial = self.serial;
+        watcher.state = State::Unsynced;
         self.unsynced.insert(self.serial, slot);
     }
 
@@ -332,29 +334,31 @@ impl Hub {
 
     /// Takes a synced watcher out of the index: `next` is the first revision that it still needs.
     pub(super) fn unsync(&mut self, slot: u32, next: i64) {
+        self.index.remove(&self.watchers, slot);
         let watcher = &mut self.watchers[slot as usize];
-        self.index.remove(&watcher.span, slot);
         watcher.next = watcher.next.max(next);
         self.stats.slow_watchers += 1;
     }
 
     /// Forgets a watcher that its stream has forgotten.
     fn remove_watcher(&mut self, slot: u32) {
-        let watcher = self.watchers.remove(slot as usize);
-        match watcher.state {
-            State::Synced => self.index.remove(&watcher.span, slot),
-            State::Unsynced { ticket } => {
-                self.unsynced.remove(&ticket);
+        let watcher = &self.watchers[slot as usize];
+        let state = watcher.state;
+        match state {
+            State::Synced => self.index.remove(&self.watchers, slot),
+            State::Unsynced => {
+                self.unsynced.remove(&watcher.serial);
             }
             State::Stalled => {
                 self.streams[watcher.stream as usize].stalled.remove(&slot);
             }
             State::Reading | State::Compacted => {}
         }
-        match watcher.state {
+        self.watchers.remove(slot as usize);
+        match state {
             State::Compacted => return,
             State::Synced => {}
-            State::Unsynced { .. } | State::Stalled | State::Reading => {
+            State::Unsynced | State::Stalled | State::Reading => {
                 self.stats.slow_watchers -= 1;
             }
         }
@@ -440,17 +444,17 @@ impl Hub {
             assert_eq!(is_stalled, watcher.state == State::Stalled);
             let mut is_synced = false;
             let probe = watcher.span.start();
-            self.index.find(probe, |found| is_synced |= found == slot);
+            self.index.find(&self.watchers, probe, |found| is_synced |= found == slot);
             assert_eq!(is_synced, watcher.state == State::Synced);
-            if let State::Unsynced { ticket } = watcher.state {
-                assert_eq!(self.unsynced.get(&ticket), Some(&slot));
+            if watcher.state == State::Unsynced {
+                assert_eq!(self.unsynced.get(&watcher.serial), Some(&slot));
             }
             live += usize::from(watcher.state != State::Compacted);
             slow += usize::from(!matches!(watcher.state, State::Compacted | State::Synced));
         }
         assert_eq!((self.stats.watchers, self.stats.slow_watchers), (live, slow));
         let states = self.watchers.iter().map(|(_, watcher)| watcher.state);
-        let unsynced = states.filter(|state| matches!(state, State::Unsynced { .. })).count();
+        let unsynced = states.filter(|state| *state == State::Unsynced).count();
         assert_eq!(self.unsynced.len(), unsynced, "nobody else waits");
         for (_, stream) in &self.streams {
             let bytes = stream.queue.iter().map(Answer::bytes);

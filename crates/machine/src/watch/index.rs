@@ -1,26 +1,42 @@
 //! Finds the watchers of a key: single keys by hash, ranges in an interval tree.
+//!
+//! The table of single keys holds no keys: they are looked at where the watchers have them, so that each is in memory once.
 
 use std::collections::BTreeSet;
+use std::hash::BuildHasher;
 
-use bytes::Bytes;
-#[expect(clippy::disallowed_types, reason = "looked up by key, never iterated")]
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use slab::Slab;
 
 use super::interval::IntervalTree;
 use super::span::Span;
+use super::watcher::Watcher;
+
+/// Those who know what the members of an index watch. What a member watches must not change while it is in the index.
+pub(super) trait Spans {
+    /// Returns what `member` watches.
+    fn span(&self, member: u32) -> &Span;
+}
+
+impl Spans for Slab<Watcher> {
+    fn span(&self, member: u32) -> &Span {
+        &self[member as usize].span
+    }
+}
 
 /// A non-empty set of watchers of the same key or range: mostly one, sometimes very many.
 #[derive(Debug)]
 pub(super) enum Members {
     One(u32),
-    Many(BTreeSet<u32>),
+    #[expect(clippy::box_collection, reason = "most sets have one member, and are to be small")]
+    Many(Box<BTreeSet<u32>>),
 }
 
 impl Members {
     pub(super) fn insert(&mut self, member: u32) {
         match self {
-            Self::One(one) => *self = Self::Many(BTreeSet::from([*one, member])),
+            Self::One(one) => *self = Self::Many(Box::new(BTreeSet::from([*one, member]))),
             Self::Many(many) => {
                 many.insert(member);
             }
@@ -44,47 +60,66 @@ impl Members {
             Self::Many(many) => many.iter().for_each(|&member| hit(member)),
         }
     }
+
+    /// Returns the single key that the members watch.
+    fn key<'a>(&self, spans: &'a (impl Spans + ?Sized)) -> &'a [u8] {
+        let some = match self {
+            Self::One(one) => *one,
+            Self::Many(many) => *many.first().expect("empty sets are dropped"),
+        };
+        match spans.span(some) {
+            Span::Key(key) => key,
+            Span::Range(_) => unreachable!("ranges are in the tree"),
+        }
+    }
 }
 
-/// See the module's documentation.
-#[expect(clippy::disallowed_types, reason = "looked up by key, never iterated")]
+/// See the module's documentation. All calls are to be given the same spans.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    keys: HashMap<Bytes, Members>,
+    keys: HashTable<Members>,
+    hasher: DefaultHashBuilder,
     ranges: IntervalTree,
 }
 
 impl Index {
-    /// Adds a watcher of `span`.
-    pub(super) fn insert(&mut self, span: &Span, watcher: u32) {
-        match span {
-            Span::Key(key) => match self.keys.entry(key.clone()) {
-                Entry::Occupied(mut found) => found.get_mut().insert(watcher),
-                Entry::Vacant(gap) => {
-                    gap.insert(Members::One(watcher));
-                }
-            },
-            Span::Range { start, end } => self.ranges.insert(start, end.as_ref(), watcher),
+    /// Adds a watcher.
+    pub(super) fn insert(&mut self, spans: &(impl Spans + ?Sized), watcher: u32) {
+        let key = match spans.span(watcher) {
+            Span::Key(key) => &key[..],
+            Span::Range(range) => return self.ranges.insert(range, watcher),
+        };
+        let entry = self.keys.entry(
+            self.hasher.hash_one(key),
+            |members| members.key(spans) == key,
+            |members| self.hasher.hash_one(members.key(spans)),
+        );
+        match entry {
+            Entry::Occupied(mut found) => found.get_mut().insert(watcher),
+            Entry::Vacant(gap) => {
+                gap.insert(Members::One(watcher));
+            }
         }
     }
 
-    /// Removes a watcher of `span`.
-    pub(super) fn remove(&mut self, span: &Span, watcher: u32) {
-        match span {
-            Span::Key(key) => {
-                if let Entry::Occupied(mut found) = self.keys.entry(key.clone())
-                    && found.get_mut().remove(watcher)
-                {
-                    found.remove();
-                }
-            }
-            Span::Range { start, end } => self.ranges.remove(start, end.as_ref(), watcher),
+    /// Removes a watcher, whose span must still be known.
+    pub(super) fn remove(&mut self, spans: &(impl Spans + ?Sized), watcher: u32) {
+        let key = match spans.span(watcher) {
+            Span::Key(key) => &key[..],
+            Span::Range(range) => return self.ranges.remove(range, watcher),
+        };
+        let is_same = |members: &Members| members.key(spans) == key;
+        if let Ok(mut found) = self.keys.find_entry(self.hasher.hash_one(key), is_same)
+            && found.get_mut().remove(watcher)
+        {
+            found.remove();
         }
     }
 
     /// Calls `hit` once for each watcher of `key`.
-    pub(super) fn find(&self, key: &[u8], mut hit: impl FnMut(u32)) {
-        if let Some(members) = self.keys.get(key) {
+    pub(super) fn find(&self, spans: &(impl Spans + ?Sized), key: &[u8], mut hit: impl FnMut(u32)) {
+        let is_same = |members: &Members| members.key(spans) == key;
+        if let Some(members) = self.keys.find(self.hasher.hash_one(key), is_same) {
             members.for_each(&mut hit);
         }
         self.ranges.find(key, &mut hit);
@@ -99,12 +134,20 @@ mod tests {
 
     use super::*;
 
-    fn key() -> impl Strategy<Value = Bytes> {
-        prop::collection::vec(0_u8..4, 0..4).prop_map(Bytes::from)
+    impl Spans for BTreeMap<u32, Span> {
+        fn span(&self, member: u32) -> &Span {
+            &self[&member]
+        }
+    }
+
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(0_u8..4, 0..4)
     }
 
     fn span() -> impl Strategy<Value = Span> {
-        (key(), key()).prop_map(|(key, end)| Span::parse(&key, &end).unwrap_or(Span::Key(key)))
+        (key(), key()).prop_map(|(key, end)| {
+            Span::parse(&key, &end).unwrap_or_else(|_| Span::Key(key.into()))
+        })
     }
 
     proptest! {
@@ -118,17 +161,17 @@ mod tests {
             for (id, (span, victim, chance)) in (0..).zip(steps) {
                 if chance == 0 && !model.is_empty() {
                     let victim = *victim.get(&model.keys().copied().collect::<Vec<u32>>());
-                    let span = model.remove(&victim).expect("chosen from the model");
-                    index.remove(&span, victim);
+                    index.remove(&model, victim);
+                    model.remove(&victim);
                 } else {
-                    index.insert(&span, id);
                     model.insert(id, span);
+                    index.insert(&model, id);
                 }
                 index.ranges.check();
             }
             for key in probes {
                 let mut found = Vec::new();
-                index.find(&key, |watcher| found.push(watcher));
+                index.find(&model, &key, |watcher| found.push(watcher));
                 found.sort_unstable();
                 let expected: Vec<u32> = model
                     .iter()
@@ -137,8 +180,8 @@ mod tests {
                     .collect();
                 prop_assert_eq!(found, expected);
             }
-            for (id, span) in model {
-                index.remove(&span, id);
+            for &id in model.keys() {
+                index.remove(&model, id);
             }
             prop_assert_eq!(index.ranges.check(), 0);
             prop_assert!(index.keys.is_empty());

@@ -4,19 +4,18 @@
 //! of the same range share a node. Insert and remove are O(log n); a look-up visits only subtrees that reach beyond the key.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
-use bytes::Bytes;
 use slab::Slab;
 
 use super::index::Members;
+use super::span::Range;
 
 const NIL: u32 = u32::MAX;
 
 #[derive(Debug)]
 struct Node {
-    start: Bytes,
-    /// `None` reaches beyond all keys.
-    end: Option<Bytes>,
+    range: Range,
     members: Members,
     left: u32,
     right: u32,
@@ -40,13 +39,13 @@ impl Default for IntervalTree {
 
 impl IntervalTree {
     /// Adds `member` to the range.
-    pub(super) fn insert(&mut self, start: &Bytes, end: Option<&Bytes>, member: u32) {
-        self.root = self.insert_below(self.root, (start, end), member);
+    pub(super) fn insert(&mut self, range: &Range, member: u32) {
+        self.root = self.insert_below(self.root, range, member);
     }
 
     /// Takes `member` out of the range, if it is there.
-    pub(super) fn remove(&mut self, start: &Bytes, end: Option<&Bytes>, member: u32) {
-        self.root = self.remove_below(self.root, (start, end), member);
+    pub(super) fn remove(&mut self, range: &Range, member: u32) {
+        self.root = self.remove_below(self.root, range, member);
     }
 
     /// Calls `hit` for each member of each range that contains `key`.
@@ -56,21 +55,21 @@ impl IntervalTree {
 
     fn find_below(&self, at: u32, key: &[u8], hit: &mut impl FnMut(u32)) {
         let Some(node) = self.nodes.get(at as usize) else { return };
-        if !self.nodes[node.furthest as usize].reaches_beyond(key) {
+        if !self.nodes[node.furthest as usize].range.reaches_beyond(key) {
             return;
         }
         self.find_below(node.left, key, hit);
-        if node.start <= key {
-            if node.reaches_beyond(key) {
+        if *node.range.start <= *key {
+            if node.range.reaches_beyond(key) {
                 node.members.for_each(hit);
             }
             self.find_below(node.right, key, hit);
         }
     }
 
-    fn insert_below(&mut self, at: u32, range: (&Bytes, Option<&Bytes>), member: u32) -> u32 {
+    fn insert_below(&mut self, at: u32, range: &Range, member: u32) -> u32 {
         let Some(node) = self.nodes.get_mut(at as usize) else { return self.add(range, member) };
-        match compare(range, node) {
+        match range.cmp(&node.range) {
             Ordering::Equal => {
                 node.members.insert(member);
                 return at;
@@ -89,12 +88,11 @@ impl IntervalTree {
         self.balance(at)
     }
 
-    fn add(&mut self, (start, end): (&Bytes, Option<&Bytes>), member: u32) -> u32 {
+    fn add(&mut self, range: &Range, member: u32) -> u32 {
         let entry = self.nodes.vacant_entry();
         let at = u32::try_from(entry.key()).expect("memory ends before 2^32 ranges");
         entry.insert(Node {
-            start: start.clone(),
-            end: end.cloned(),
+            range: range.clone(),
             members: Members::One(member),
             left: NIL,
             right: NIL,
@@ -104,9 +102,9 @@ impl IntervalTree {
         at
     }
 
-    fn remove_below(&mut self, at: u32, range: (&Bytes, Option<&Bytes>), member: u32) -> u32 {
+    fn remove_below(&mut self, at: u32, range: &Range, member: u32) -> u32 {
         let Some(node) = self.nodes.get_mut(at as usize) else { return NIL };
-        match compare(range, node) {
+        match range.cmp(&node.range) {
             Ordering::Equal => {
                 if !node.members.remove(member) {
                     return at;
@@ -214,19 +212,9 @@ impl IntervalTree {
     }
 }
 
-impl Node {
-    fn reaches_beyond(&self, key: &[u8]) -> bool {
-        self.end.as_ref().is_none_or(|end| end > key)
-    }
-}
-
 /// Orders ends; none is beyond all.
-fn reach(node: &Node) -> (bool, Option<&Bytes>) {
-    (node.end.is_none(), node.end.as_ref())
-}
-
-fn compare((start, end): (&Bytes, Option<&Bytes>), node: &Node) -> Ordering {
-    start.cmp(&node.start).then_with(|| end.cmp(&node.end.as_ref()))
+fn reach(node: &Node) -> (bool, Option<&Arc<[u8]>>) {
+    (node.range.end.is_none(), node.range.end.as_ref())
 }
 
 #[cfg(test)]
@@ -247,7 +235,7 @@ impl IntervalTree {
         }
         let mut order = Vec::new();
         below(self, self.root, &mut order);
-        assert!(order.is_sorted_by_key(|node| (&node.start, &node.end)), "nodes are in order");
+        assert!(order.is_sorted_by_key(|node| &node.range), "nodes are in order");
         assert_eq!(order.len(), self.nodes.len(), "no node is lost");
         order.len()
     }

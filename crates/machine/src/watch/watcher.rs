@@ -53,11 +53,8 @@ impl Flags {
 pub(super) enum State {
     /// From batches; it is in the index. Everything from `next` through the hub's revision has been delivered or concerns others.
     Synced,
-    /// From history; it waits for its turn under this ticket.
-    Unsynced {
-        /// Its place in the queue.
-        ticket: u64,
-    },
+    /// From history; it waits for its turn, with its serial as the ticket.
+    Unsynced,
     /// From history, once its stream's queue has room.
     Stalled,
     /// From history, which is being read.
@@ -66,11 +63,13 @@ pub(super) enum State {
     Compacted,
 }
 
+/// There are very many: what it takes is a matter of the member's memory.
 #[derive(Debug)]
 pub(super) struct Watcher {
     pub(super) stream: u32,
     pub(super) id: i64,
-    /// Never used twice in a hub, so that what was read for a watcher does not reach another one in its slot.
+    /// Never used twice in a hub, so that what was read for a watcher does not reach another one in its slot. It gets a new one
+    /// whenever it has to wait for a reading.
     pub(super) serial: u64,
     pub(super) span: Span,
     /// No progress is told below this: the revision asked for, or the store's at creation.
@@ -80,6 +79,8 @@ pub(super) struct Watcher {
     pub(super) flags: Flags,
     pub(super) state: State,
 }
+
+const _: () = assert!(size_of::<Watcher>() <= 56);
 
 impl Watcher {
     /// Tells whether it has been sent everything through `revision`, the hub's, and nothing beyond. It may have read events from history
