@@ -10,6 +10,7 @@ use proto::etcdserverpb as pb;
 use proto::membershippb;
 
 use crate::fault::EntryFault;
+use crate::nesting::decode_txn;
 use crate::mvcc::record::{skip_field, take_bytes, take_varint};
 use crate::schema;
 
@@ -232,7 +233,7 @@ fn decode_payload(payload: Payload, bytes: Bytes) -> Result<Command, EntryFault>
         Kind::Range => Command::Range(message(bytes)?),
         Kind::Put => Command::Put(message(bytes)?),
         Kind::DeleteRange => Command::DeleteRange(message(bytes)?),
-        Kind::Txn => Command::Txn(message(bytes)?),
+        Kind::Txn => Command::Txn(decode_txn(bytes)?),
         Kind::Compaction => {
             let request: pb::CompactionRequest = message(bytes)?;
             Command::Compaction { revision: request.revision }

@@ -1,6 +1,7 @@
 //! Why a member has to stop, and why a read has no answer.
 
 use crate::Refusal;
+use crate::nesting::TxnDecodeError;
 
 /// The world failed the machine: it applies nothing any more.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -40,6 +41,9 @@ pub enum EntryFault {
     /// It is neither a request nor a legacy one.
     #[error("it does not decode")]
     Undecodable(#[from] prost::DecodeError),
+    /// Its transaction does not decode.
+    #[error("its transaction does not decode")]
+    Transaction(#[from] TxnDecodeError),
     /// The request has no payload that this release knows.
     #[error("its request is unknown (field {field})")]
     UnknownRequest {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use machine::TxnDecodeError;
 use prost::Message;
-use proto::etcdserverpb::ResponseHeader;
+use proto::etcdserverpb::{ResponseHeader, TxnRequest};
 
 use crate::grpc::error;
 use crate::grpc::method::Method;
@@ -152,7 +153,7 @@ impl Services {
         match method {
             Method::Range => self.range(decode(message)?).await,
             Method::Put => self.put(decode(message)?).await,
-            Method::Txn => self.txn(decode(message)?).await,
+            Method::Txn => self.txn(decode_txn(message)?).await,
             _ => Box::pin(self.rarer_unary(method, message)).await,
         }
     }
@@ -278,7 +279,17 @@ fn not_built(method: Method) -> Status {
 
 /// Decodes a request; the text of a failure is grpc-go's up to the decoder's own words.
 fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message).map_err(|error| {
-        Status::new(Code::Internal, format!("grpc: error unmarshalling request: proto: {error}"))
+    M::decode(message).map_err(|error| malformed(&error))
+}
+
+/// Decodes a transaction. One that is nested too deep has more operations than any bound allows.
+fn decode_txn(message: Bytes) -> Result<TxnRequest, Status> {
+    machine::decode_txn(message).map_err(|error| match error {
+        TxnDecodeError::Malformed(error) => malformed(&error),
+        TxnDecodeError::TooDeep => error::TOO_MANY_OPS,
     })
+}
+
+fn malformed(error: &prost::DecodeError) -> Status {
+    Status::new(Code::Internal, format!("grpc: error unmarshalling request: proto: {error}"))
 }

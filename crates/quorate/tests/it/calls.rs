@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use prost::Message;
-use proto::etcdserverpb::{PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
+use proto::etcdserverpb::{PutRequest, RequestOp, TxnRequest, request_op};
 use tokio::net::TcpStream;
 
 use crate::bystander::unharmed;
-use crate::client::in_time;
+use crate::client::{Client, in_time};
 use crate::frames::message;
 use crate::harness::Setup;
 use crate::http1;
@@ -146,9 +146,14 @@ async fn bodies_that_are_no_message_are_refused() {
         assert_eq!(refused.code.as_deref(), Some("13"), "{garbage:?}: {refused:?}");
         assert!(refused.text.contains("unmarshal"), "{refused:?}");
     }
-    for broken in [&[][..], &[0], &[0, 0, 0, 0, 9, 1], &[1, 0, 0, 0, 0], &[7, 0, 0, 0, 0]] {
+    let empty = send(&[]).await;
+    assert!(empty.is(2, "EOF"), "{empty:?}");
+    for broken in [&[0][..], &[0, 0, 0, 0, 9, 1], &[1, 0, 0, 0, 0], &[7, 0, 0, 0, 0]] {
         let refused = send(broken).await;
-        assert!(matches!(refused.code.as_deref(), Some("13" | "12")), "{broken:?}: {refused:?}");
+        assert!(
+            matches!(refused.code.as_deref(), Some("13" | "12" | "2")),
+            "{broken:?}: {refused:?}"
+        );
     }
     let fine = send(&put()).await;
     assert!(fine.is(0, ""), "{fine:?}");
@@ -156,12 +161,9 @@ async fn bodies_that_are_no_message_are_refused() {
 
 /// Transactions within transactions.
 fn nested(depth: usize) -> Vec<u8> {
-    let leaf = RequestOp {
-        request: Some(request_op::Request::RequestRange(RangeRequest {
-            key: "a".into(),
-            ..Default::default()
-        })),
-    };
+    let put =
+        PutRequest { key: "nested".into(), value: depth.to_string().into(), ..Default::default() };
+    let leaf = RequestOp { request: Some(request_op::Request::RequestPut(put)) };
     let mut bytes = TxnRequest { success: vec![leaf], ..Default::default() }.encode_to_vec();
     for _ in 0..depth {
         // TxnRequest.success { request_txn { … } }
@@ -177,14 +179,19 @@ fn nested(depth: usize) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn transactions_nest_but_not_without_end() {
-    let server = Setup::new().start();
+    let mut server = Setup::new().start();
     unharmed(&server, 64 << 20, async {
-        for depth in [1, 10, 40] {
+        for depth in [1, 10, 100, 126] {
             let body = message(&nested(depth));
             let taken = ask(server.address(), "/etcdserverpb.KV/Txn", &[GRPC], &body).await;
             assert!(taken.is(0, ""), "{depth}: {taken:?}");
         }
-        for depth in [1000, 20_000] {
+        for depth in [200, 1000] {
+            let body = message(&nested(depth));
+            let refused = ask(server.address(), "/etcdserverpb.KV/Txn", &[GRPC], &body).await;
+            assert!(refused.is(3, "etcdserver: too many operations in txn request"), "{refused:?}");
+        }
+        for depth in [6000, 20_000] {
             let body = message(&nested(depth));
             let refused = ask(server.address(), "/etcdserverpb.KV/Txn", &[GRPC], &body).await;
             assert!(
@@ -201,6 +208,11 @@ async fn transactions_nest_but_not_without_end() {
         }
     })
     .await;
+    // The log can be read again.
+    server.kill();
+    let server = Setup::new().data_dir(server.data_dir()).start();
+    let value = Client::connect(&server).await.get("nested").await.expect("readable");
+    assert_eq!(value.as_deref(), Some(&b"126"[..]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -247,7 +259,7 @@ async fn garbage_at_the_gateway_is_refused() {
             let answer = half_closed(stream, head.as_bytes()).await;
             assert!(answer.as_ref().is_none_or(|answer| answer.status >= 400), "{head:?}: {answer:?}");
         }
-        let head = format!("GET /health HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", "v".repeat(1 << 20));
+        let head = format!("GET /health HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", "v".repeat(2 << 20));
         let stream = TcpStream::connect(server.address()).await.expect("it listens");
         let answer = half_closed(stream, head.as_bytes()).await;
         assert!(answer.as_ref().is_none_or(|answer| answer.status == 431), "{answer:?}");

@@ -122,15 +122,15 @@ impl Connection {
         in_time("room to send", self.write.write_all(bytes)).await.is_ok()
     }
 
-    /// Waits until the server has room for so many bytes of DATA, and counts them as sent.
-    pub(crate) async fn room(&self, bytes: i64) {
+    /// Waits until the server has room for so many bytes of DATA, and counts them as sent; false when it has closed.
+    pub(crate) async fn room(&self, bytes: i64) -> bool {
         in_time("room for DATA", async {
-            while self.window.load(Ordering::Relaxed) < bytes {
+            while self.window.load(Ordering::Relaxed) < bytes && !self.reader.is_finished() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         })
         .await;
-        self.window.fetch_sub(bytes, Ordering::Relaxed);
+        self.window.fetch_sub(bytes, Ordering::Relaxed) >= bytes
     }
 
     /// Sends `bytes` up to `count` times; false when the server has closed meanwhile.

@@ -38,7 +38,7 @@ impl MessageReader {
             return Ok(message);
         }
         // grpc-go answers a body that ends without a message so.
-        self.message().await?.ok_or(Status::fixed(Code::Internal, "EOF"))
+        self.message().await?.ok_or(Status::fixed(Code::Unknown, "EOF"))
     }
 
     /// The usual case without a copy: one DATA frame that holds exactly one message.
