@@ -18,7 +18,7 @@ pub mod metrics;
 pub mod process;
 pub mod serve;
 pub mod service;
-mod settings;
+pub mod settings;
 pub mod shutdown;
 pub mod socket;
 pub mod tls;

@@ -19,7 +19,7 @@ const MESSAGE_MARGIN_BYTES: usize = 512 << 10;
 const SERVER_VERSION: Version = Version::new(3, 7, 1);
 
 /// What services have to be told.
-pub(crate) fn limits(config: &Config) -> Limits {
+pub fn limits(config: &Config) -> Limits {
     let given = &config.limits;
     Limits {
         request_bytes_max: given.request_bytes_max,
@@ -44,7 +44,7 @@ fn quota(config: &Config) -> i64 {
 
 /// What the node has to be told; `unix_ms` is the time of the start. A member that `is_initialized` knows its cluster:
 /// the flags that describe it are passed over.
-pub(crate) fn node(
+pub fn node(
     config: &Config,
     is_initialized: bool,
     unix_ms: u64,

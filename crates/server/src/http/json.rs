@@ -13,14 +13,14 @@ use crate::grpc::status::{Code, Status};
 
 /// Input and output of one method.
 #[derive(Debug, Clone)]
-pub(super) struct Shape {
+pub struct Shape {
     input: MessageDescriptor,
     output: MessageDescriptor,
 }
 
 impl Shape {
     /// Returns the shape of `method`.
-    pub(super) fn of(method: Method) -> Self {
+    pub fn of(method: Method) -> Self {
         let method = pool()
             .get_service_by_name(method.service())
             .and_then(|service| service.methods().find(|known| known.name() == method.name()))
@@ -29,7 +29,7 @@ impl Shape {
     }
 
     /// Reads one JSON document into an encoded request; an empty one is an empty message.
-    pub(super) fn decode(&self, json: &[u8]) -> Result<Bytes, Status> {
+    pub fn decode(&self, json: &[u8]) -> Result<Bytes, Status> {
         if json.iter().all(u8::is_ascii_whitespace) {
             return Ok(Bytes::new());
         }
@@ -43,7 +43,7 @@ impl Shape {
     }
 
     /// Writes an encoded response as JSON.
-    pub(super) fn encode(&self, message: Bytes) -> Result<Vec<u8>, Status> {
+    pub fn encode(&self, message: Bytes) -> Result<Vec<u8>, Status> {
         let message = DynamicMessage::decode(self.output.clone(), message)
             .map_err(|error| Status::new(Code::Internal, error.to_string()))?;
         let mut json = Vec::new();
