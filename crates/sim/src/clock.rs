@@ -30,7 +30,7 @@ impl<T> Agenda<T> {
     }
 
     /// Takes the next thing that is due, and lets time pass until then.
-    pub fn next(&mut self) -> Option<T> {
+    pub fn take_next(&mut self) -> Option<T> {
         let ((at, _), what) = self.due.pop_first()?;
         self.now = at;
         Some(what)
@@ -47,9 +47,9 @@ mod tests {
         agenda.after(Duration::from_secs(2), "c");
         agenda.after(Duration::from_secs(1), "a");
         agenda.after(Duration::from_secs(1), "b");
-        assert_eq!(agenda.next(), Some("a"));
+        assert_eq!(agenda.take_next(), Some("a"));
         agenda.after(Duration::ZERO, "b2");
-        let rest: Vec<&str> = std::iter::from_fn(|| agenda.next()).collect();
+        let rest: Vec<&str> = std::iter::from_fn(|| agenda.take_next()).collect();
         assert_eq!(rest, ["b", "b2", "c"]);
         assert_eq!(agenda.now(), Duration::from_secs(2));
     }

@@ -70,7 +70,10 @@ fn main() -> Result<()> {
             let run = run_seed(seed, true);
             out.write_all(run.trace.as_bytes())?;
             writeln!(out, "{:#?}", run.result)?;
-            if run.result.is_err() { bail!("seed {seed} fails") } else { Ok(()) }
+            if run.result.is_err() {
+                bail!("seed {seed} fails");
+            }
+            Ok(())
         }
         #[cfg(feature = "planted-faults")]
         Command::Planted { seeds_max } => {

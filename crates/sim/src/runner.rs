@@ -41,19 +41,21 @@ pub fn run_seeds(seeds: Range<u64>, jobs: NonZero<usize>, report: &(impl Fn(Run)
     // The threads share nothing but the next seed.
     thread::scope(|scope| {
         for _ in 0..jobs.get() {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    if !report(run_seed(seed, false)) {
-                        next.store(seeds.end, Ordering::Relaxed);
-                    }
-                }
-            });
+            scope.spawn(|| run_from(&next, seeds.end, report));
         }
     });
+}
+
+fn run_from(next: &AtomicU64, end: u64, report: &impl Fn(Run) -> bool) {
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= end {
+            return;
+        }
+        if !report(run_seed(seed, false)) {
+            next.store(end, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Runs each of `seeds` twice: both runs have to be good, and equal to the last byte of their traces.

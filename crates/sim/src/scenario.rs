@@ -123,13 +123,13 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
         data_dir: PathBuf::from("/m1.etcd"),
         wal_dir: None,
         wal: storage::wal::Options {
-            segment_bytes: rng.pick(&[4 << 10, 16 << 10, 64 << 10, 64_000_000]),
-            segments_max: rng.pick(&[1, 2, 5]),
+            segment_bytes: rng.pick(&[1 << 10, 2 << 10, 16 << 10, 64_000_000]),
+            segments_max: rng.pick(&[1, 1, 2, 5]),
         },
         bootstrap: Bootstrap { members: vec![member], cluster_token: "etcd-cluster".to_owned() },
         raft: RaftConfig { tick: TICK, seed, ..RaftConfig::default() },
         snapshots: SnapshotConfig {
-            count: rng.pick(&[5, 30, 100, 10_000]),
+            count: rng.pick(&[5, 20, 60, 10_000]),
             catch_up_entries: rng.pick(&[0, 10, 5_000]),
             ..SnapshotConfig::default()
         },

@@ -24,7 +24,7 @@ use crate::serving::Subscriber;
 use crate::workload::Workload;
 
 /// A run that takes longer does not come to an end.
-const RUN_MAX: Duration = Duration::from_secs(600);
+const RUN_MAX: Duration = Duration::from_mins(10);
 
 /// What is to happen.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl World {
             self.agenda.after(pause, Due::Client { client });
         }
         while self.act != Act::Over {
-            let Some(due) = self.agenda.next() else {
+            let Some(due) = self.agenda.take_next() else {
                 return Err(Violation::new("nothing happens any more"));
             };
             if self.agenda.now() > RUN_MAX {

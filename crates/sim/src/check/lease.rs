@@ -10,6 +10,13 @@ use super::log::Judge;
 use super::{Violation, check, check_equal};
 use crate::model::Model;
 
+/// A lease with a longer ttl is not waited for, in seconds.
+const SHORT_TTL_MAX: i64 = 10;
+
+/// How long after its time a lease may live. A revocation that finds no room among the proposals is proposed again after
+/// seven seconds, and where there is room for four only, that may take some turns.
+const GRACE: Duration = Duration::from_mins(2);
+
 /// Since when each lease may count, as its holder sees it.
 #[derive(Debug, Default)]
 pub(super) struct LeaseClock {
@@ -59,7 +66,7 @@ impl Judge {
     ) -> Result<(), Violation> {
         let lease = self.model().leases().get(&id);
         match answer {
-            Answer::KeptAlive { ttl: 0, .. } | Answer::TimeToLive { ttl: -1, .. } => {
+            Answer::KeptAlive { ttl: 0, .. } | Answer::TimeToLive { granted_ttl: 0, .. } => {
                 check(lease.is_none() || !is_exact, || format!("lease {id} exists, but is unknown"))
             }
             Answer::KeptAlive { ttl, .. } => {
@@ -116,10 +123,15 @@ impl Judge {
         Ok(())
     }
 
-    /// Judges that no lease is left whose time is long over, given that nobody renewed any since `quiet_since`.
+    /// Tells whether no lease is left that ends within a run.
+    pub fn has_ended_leases(&self) -> bool {
+        self.model().leases().values().all(|lease| lease.ttl > SHORT_TTL_MAX)
+    }
+
+    /// Judges that no lease is left whose time is long over, given that nobody has renewed any for `quiet`.
     pub fn no_lease_is_immortal(&self, quiet: Duration) -> Result<(), Violation> {
         for (id, lease) in self.model().leases() {
-            check(seconds(lease.ttl) + Duration::from_secs(8) > quiet, || {
+            check(seconds(lease.ttl) + GRACE > quiet, || {
                 format!("lease {id} of {} s lives after {quiet:?} without a renewal", lease.ttl)
             })?;
         }

@@ -174,7 +174,12 @@ impl World {
                     && self.agenda.now().saturating_sub(process.started) >= PEACE / 2
             })
         });
-        if !is_ready {
+        let now = self.agenda.now();
+        for process in self.members.iter().filter_map(|member| member.process.as_ref()) {
+            let quiet_since = self.quiet_since.max(process.started);
+            self.judge.no_lease_is_immortal(now.saturating_sub(quiet_since))?;
+        }
+        if !is_ready || !self.judge.has_ended_leases() {
             self.agenda.after(Duration::from_secs(1), Due::LastStart);
             return Ok(());
         }
@@ -241,8 +246,6 @@ impl World {
         if has_fault {
             self.summary.damage_found = Some(true);
         }
-        self.judge.leases(process.node.machine().lessor())?;
-        let quiet_since = self.quiet_since.max(process.started);
-        self.judge.no_lease_is_immortal(self.agenda.now().saturating_sub(quiet_since))
+        self.judge.leases(process.node.machine().lessor())
     }
 }

@@ -158,7 +158,9 @@ impl World {
         }
         self.wake_serving(member);
         if let Some(process) = self.process(member) {
-            backend.into_iter().for_each(|job| process.backend.push(job));
+            for job in backend {
+                process.backend.push(job);
+            }
         }
         self.begin_backend(member);
         stop.map_or(Ok(()), |stop| self.stopped(member, &stop))

@@ -16,7 +16,8 @@ use crate::length;
 /// Reads the marks of all snapshots that can be started from, oldest first: those that the log says are committed.
 /// A later mark belongs to a snapshot whose installation did not finish.
 pub fn snapshot_marks(disk: &dyn Disk, dir: &Path) -> Result<Vec<walpb::Snapshot>, Fault> {
-    let segments = open_all(disk, dir, &segment::list(disk, dir)?)?;
+    let names = segment::list(disk, dir)?;
+    let segments = open_all(disk, dir, segment::newest_run(&names))?;
     if segments.is_empty() {
         let remedy = "check the configured log directory, or start with an empty data directory";
         return Err(Fault::unusable(dir, "it holds no log", remedy));

@@ -114,6 +114,14 @@ pub(super) fn from_index(names: &[Name], dir: &Path, index: u64) -> Result<Vec<N
     Ok(chosen.to_vec())
 }
 
+/// Picks the last segments that follow each other without a hole. Released segments go together, but a crash may bring
+/// some of them back and not others.
+pub(super) fn newest_run(names: &[Name]) -> &[Name] {
+    let follows = |pair: &[Name]| pair[0].sequence.checked_add(1) == Some(pair[1].sequence);
+    let hole = names.windows(2).rposition(|pair| !follows(pair));
+    &names[hole.map_or(0, |hole| hole + 1)..]
+}
+
 /// Keeps the next segment ready: created, locked and with its space reserved under a temporary name, so that a cut
 /// neither waits for that nor finds the disk full.
 #[derive(Debug, Default)]
@@ -194,6 +202,14 @@ mod tests {
         ] {
             assert_eq!(Name::parse(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn segments_before_a_hole_are_left_out() {
+        let names = [1, 4, 5].map(|sequence| Name { sequence, index: sequence * 10 });
+        assert_eq!(newest_run(&names), &names[1..]);
+        assert_eq!(newest_run(&names[1..]), &names[1..]);
+        assert_eq!(newest_run(&[]), &[]);
     }
 
     #[test]
