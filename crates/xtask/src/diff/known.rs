@@ -12,6 +12,7 @@ pub(crate) const WRONG_WIRE_TYPE: &str = "invalid wire type";
 
 /// One intended difference.
 pub(crate) struct Known {
+    /// As in `docs/compatibility.md`.
     pub(crate) name: &'static str,
     pub(crate) reason: &'static str,
     applies: fn(&Exchange<'_>) -> bool,
@@ -19,7 +20,7 @@ pub(crate) struct Known {
 
 pub(crate) static KNOWN: [Known; 4] = [
     Known {
-        name: "wording of protobuf errors",
+        name: "Texts of protobuf and JSON parse errors",
         reason: "both refuse the bytes with Internal; what follows `grpc: error unmarshalling request:` is the \
                  text of the protobuf library",
         applies: |exchange| match exchange {
@@ -28,7 +29,7 @@ pub(crate) static KNOWN: [Known; 4] = [
         },
     },
     Known {
-        name: "field of another wire type",
+        name: "A known field with another wire type",
         reason: "etcd passes over it as over an unknown field, here the message is refused",
         applies: |exchange| match exchange {
             Exchange::Grpc { call, subject, .. } => {
@@ -41,7 +42,7 @@ pub(crate) static KNOWN: [Known; 4] = [
         },
     },
     Known {
-        name: "JSON with a field twice",
+        name: "A JSON field given twice",
         reason: "etcd refuses the body; here the last value counts, as JSON libraries commonly have it",
         applies: |exchange| match exchange {
             Exchange::Grpc { .. } => false,
@@ -56,7 +57,7 @@ pub(crate) static KNOWN: [Known; 4] = [
         },
     },
     Known {
-        name: "wording of JSON errors",
+        name: "Texts of protobuf and JSON parse errors",
         reason: "both refuse the body with 400 and code 3; the text is that of the JSON library, and etcd's own \
                  varies from build to build on purpose",
         applies: |exchange| match exchange {
@@ -91,4 +92,17 @@ fn unreadable(call: &Call, reference: &Answer, subject: &Answer) -> bool {
 /// Returns which known difference this is.
 pub(crate) fn find(exchange: &Exchange<'_>) -> Option<usize> {
     KNOWN.iter().position(|known| (known.applies)(exchange))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_difference_is_in_the_document() {
+        let document = include_str!("../../../../docs/compatibility.md");
+        for known in &KNOWN {
+            assert!(document.contains(known.name), "{}", known.name);
+        }
+    }
 }

@@ -12,6 +12,8 @@ use super::gateway::Gateway;
 use super::grpc::Connection;
 
 const START_PATIENCE: Duration = Duration::from_secs(30);
+/// The storage version once the leader has decided; etcd begins with an older one.
+const SETTLED: &str = "3.7.0";
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running server. Dropping it kills the process and removes the directory.
@@ -51,7 +53,7 @@ impl Member {
         Ok(member)
     }
 
-    /// A linearizable read has to succeed, and the cluster's version has to be decided.
+    /// A linearizable read has to succeed, and the versions have to be decided.
     async fn wait_until_serving(&mut self) -> Result<()> {
         let deadline = Instant::now() + START_PATIENCE;
         loop {
@@ -73,7 +75,7 @@ impl Member {
         let read = gateway.post("/v3/kv/range", r#"{"key":"AA=="}"#).await?;
         let status = gateway.post("/v3/maintenance/status", "{}").await?;
         Ok(read.status == 200
-            && status.values.iter().any(|value| value["storageVersion"].is_string()))
+            && status.values.iter().any(|value| value["storageVersion"] == SETTLED))
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection> {
