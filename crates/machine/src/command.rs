@@ -10,8 +10,8 @@ use proto::etcdserverpb as pb;
 use proto::membershippb;
 
 use crate::fault::EntryFault;
-use crate::nesting::decode_txn;
 use crate::mvcc::record::{skip_field, take_bytes, take_varint};
+use crate::nesting::decode_txn;
 use crate::schema;
 
 /// What an entry commands.

@@ -185,9 +185,8 @@ impl Node {
                     job.must_sync = true;
                 });
                 #[cfg(feature = "planted-faults")]
-                if crate::fault_hooks::is_planted(
-                    crate::fault_hooks::Planted::EarlyAcknowledgement,
-                ) {
+                if crate::fault_hooks::is_planted(crate::fault_hooks::Planted::EarlyAcknowledgement)
+                {
                     effects.messages.extend(self.consensus.persisted(self.wal_job));
                 }
             }

@@ -18,7 +18,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[expect(unsafe_code, reason = "the allocator reads its configuration from this symbol")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static MALLOC_CONF: Option<&'static std::ffi::c_char> =
-    Some(unsafe { &*c"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0,narenas:4".as_ptr() });
+    // SAFETY: the pointer is to a string literal, which lives for ever and is never written.
+    Some(unsafe {
+        &*c"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0,narenas:4".as_ptr()
+    });
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
 fn serve(arguments: &[OsString]) -> ExitCode {
     let text = |value: &OsString| value.to_string_lossy().into_owned();
     let arguments: Vec<String> = arguments.iter().map(text).collect();
-    let environment = std::env::vars_os().map(|(name, value)| (text(&name), text(&value))).collect();
+    let environment =
+        std::env::vars_os().map(|(name, value)| (text(&name), text(&value))).collect();
     server::assemble::run(&arguments, &environment)
 }

@@ -110,8 +110,7 @@ impl Trace {
     /// Adds a line if the trace is kept.
     pub fn line(&mut self, now: Duration, what: impl FnOnce() -> String) {
         if self.is_kept {
-            let written =
-                writeln!(self.text, "{:>12.6} {}", now.as_secs_f64(), what());
+            let written = writeln!(self.text, "{:>12.6} {}", now.as_secs_f64(), what());
             debug_assert!(written.is_ok(), "text in memory takes any line");
         }
     }

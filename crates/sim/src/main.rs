@@ -55,17 +55,14 @@ fn seeds(text: &str) -> Result<Range<u64>> {
 }
 
 fn main() -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = std::io::stdout();
     match Arguments::parse().command {
         Command::Smoke => {
             smoke(SMOKE_SEEDS)?;
             writeln!(out, "{} seeds, each run twice: equal and good", SMOKE_SEEDS.end)?;
             Ok(())
         }
-        Command::Run { seeds, jobs } => {
-            drop(out);
-            run_many(seeds, jobs)
-        }
+        Command::Run { seeds, jobs } => run_many(seeds, jobs),
         Command::Replay { seed } => {
             let run = run_seed(seed, true);
             out.write_all(run.trace.as_bytes())?;
@@ -76,24 +73,28 @@ fn main() -> Result<()> {
             Ok(())
         }
         #[cfg(feature = "planted-faults")]
-        Command::Planted { seeds_max } => {
-            // What a planted fault makes panic is found by its message.
-            std::panic::set_hook(Box::new(|_| {}));
-            let mut missed = 0;
-            for fault in planted::ALL {
-                match planted::find(fault, seeds_max) {
-                    Some((seed, violation)) => {
-                        writeln!(out, "{fault:?}: found by seed {seed}: {violation}")?;
-                    }
-                    None => {
-                        missed += 1;
-                        writeln!(out, "{fault:?}: NOT FOUND by {seeds_max} seeds")?;
-                    }
-                }
-            }
-            if missed > 0 { bail!("{missed} planted faults were not found") } else { Ok(()) }
+        Command::Planted { seeds_max } => run_planted(seeds_max),
+    }
+}
+
+#[cfg(feature = "planted-faults")]
+fn run_planted(seeds_max: u64) -> Result<()> {
+    // What a planted fault makes panic is found by its message.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut out = std::io::stdout();
+    let mut missed = 0;
+    for fault in planted::ALL {
+        if let Some((seed, violation)) = planted::find(fault, seeds_max) {
+            writeln!(out, "{fault:?}: found by seed {seed}: {violation}")?;
+        } else {
+            missed += 1;
+            writeln!(out, "{fault:?}: NOT FOUND by {seeds_max} seeds")?;
         }
     }
+    if missed > 0 {
+        bail!("{missed} planted faults were not found");
+    }
+    Ok(())
 }
 
 /// What many runs came to.

@@ -33,8 +33,7 @@ pub const ALL: [Fault; 8] = [
 /// Runs up to `seeds_max` seeds with `fault`, until one finds it: returns that seed and what was found.
 pub fn find(fault: Fault, seeds_max: u64) -> Option<(u64, Violation)> {
     plant(Some(fault));
-    let found =
-        (0..seeds_max).find_map(|seed| Some((seed, run_seed(seed, false).result.err()?)));
+    let found = (0..seeds_max).find_map(|seed| Some((seed, run_seed(seed, false).result.err()?)));
     plant(None);
     found
 }

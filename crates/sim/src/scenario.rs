@@ -113,10 +113,8 @@ pub fn loss(rng: &mut Rng) -> Loss {
 }
 
 fn config(seed: u64, rng: &mut Rng) -> Config {
-    let member = InitialMember {
-        name: "m1".to_owned(),
-        peer_urls: vec!["http://m1:2380".to_owned()],
-    };
+    let member =
+        InitialMember { name: "m1".to_owned(), peer_urls: vec!["http://m1:2380".to_owned()] };
     Config {
         name: "m1".to_owned(),
         client_urls: vec!["http://m1:2379".to_owned()],

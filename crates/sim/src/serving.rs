@@ -267,9 +267,9 @@ impl Subscriber {
                 Err(Violation(format!("watcher {id} is unknown, but is told something")))
             };
         };
-        let fate = watched.receive(answer, model).map_err(|violation| {
-            Violation(format!("watcher {id}, {watched:?}: {violation}"))
-        })?;
+        let fate = watched
+            .receive(answer, model)
+            .map_err(|violation| Violation(format!("watcher {id}, {watched:?}: {violation}")))?;
         match fate {
             Fate::Watching => Ok(None),
             Fate::Canceled => {

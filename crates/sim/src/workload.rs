@@ -1,7 +1,6 @@
 //! What clients ask for: drawn from the seed, close enough to what the store holds to hit something.
 
 use bytes::Bytes;
-use machine::Refusal;
 use node::LeaseRequestKind;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -285,9 +284,4 @@ impl Workload {
         let room = (stand.revision - oldest + 2).cast_unsigned();
         oldest + i64::try_from(self.rng.below(room)).unwrap_or(0)
     }
-}
-
-/// Tells whether a refusal is one that a client may get for a read.
-pub fn refuses_reads(refusal: Refusal) -> bool {
-    matches!(refusal, Refusal::Compacted | Refusal::FutureRevision)
 }

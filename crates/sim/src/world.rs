@@ -30,9 +30,17 @@ const RUN_MAX: Duration = Duration::from_mins(10);
 #[derive(Debug)]
 enum Due {
     /// Something in the process of a member, if that one still lives.
-    In { member: usize, life: u32, step: Step },
-    Start { member: usize },
-    Client { client: usize },
+    In {
+        member: usize,
+        life: u32,
+        step: Step,
+    },
+    Start {
+        member: usize,
+    },
+    Client {
+        client: usize,
+    },
     Mishap,
     Peace,
     /// Peace is over: the judges look at everything, and the last start follows.

@@ -177,11 +177,7 @@ impl Membership {
             },
             Ok(raftpb::ConfChangeType::ConfChangeAddLearnerNode) => {
                 let (member, _) = context()?;
-                Ok(MembershipChange::Add(Member {
-                    id: change.node_id,
-                    is_learner: true,
-                    ..member
-                }))
+                Ok(MembershipChange::Add(Member { id: change.node_id, is_learner: true, ..member }))
             }
             Err(_) => Err(EntryFault::ConfChangeType(change.r#type)),
         }
@@ -297,8 +293,7 @@ pub(crate) fn judge(
     index: u64,
     learners_max: usize,
 ) -> Result<Verdict, Fault> {
-    let change =
-        Membership::decode(change).map_err(|reason| Fault::Entry { index, reason })?;
+    let change = Membership::decode(change).map_err(|reason| Fault::Entry { index, reason })?;
     Ok(match membership.check(&change, learners_max) {
         Ok(()) => Verdict::Accepted(change),
         Err(refusal) => Verdict::Refused(refusal),

@@ -7,9 +7,9 @@
 mod json;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
 use proto::etcdserverpb::AlarmMember;
 use proto::leasepb;
-use prost::Message;
 use storage::backend::TableId;
 
 use crate::Revision;

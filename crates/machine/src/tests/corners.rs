@@ -33,12 +33,8 @@ fn a_page_of_large_records_ends_early_and_none_is_lost() {
         let value = vec![b'v'; 400 << 10].into();
         lab.apply(lab::put(pb::PutRequest { key, value, ..Default::default() }));
     }
-    let range = pb::RangeRequest {
-        key: "k".into(),
-        range_end: "l".into(),
-        limit: 6,
-        ..Default::default()
-    };
+    let range =
+        pb::RangeRequest { key: "k".into(), range_end: "l".into(), limit: 6, ..Default::default() };
     let mut pager = lab.machine.reader().pager(&range).unwrap();
     let mut keys = vec![];
     loop {

@@ -104,8 +104,7 @@ impl Call<'_> {
         respond: &mut SendResponse<Bytes>,
     ) -> Result<Code, Status> {
         let limits = self.services.limits();
-        let reader =
-            MessageReader::new(body, limits.message_bytes_max, limits.incomplete.share());
+        let reader = MessageReader::new(body, limits.message_bytes_max, limits.incomplete.share());
         match self.method.kind() {
             Kind::Unary => self.unary(reader, respond).await,
             // Boxed: the future of a short call must not take the room of a long one.

@@ -4,6 +4,9 @@
 //! writes are collected, and the connection's task sends them when the library has nothing more to say: a turn that
 //! answers eight requests makes one write.
 //!
+//! Reading is bounded per turn too: the library parses all that it can read before a call sees any of it, and keeps the
+//! room that its queue of frames once took, which for a burst of small messages is many times their length.
+//!
 //! Bound: the buffer takes [`BUFFER_BYTES_MAX`] and what one write brings beyond; then the library has to wait for
 //! the socket.
 
@@ -18,6 +21,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes collected before they are written in the middle of a turn.
 const BUFFER_BYTES_MAX: usize = 128 << 10;
+/// Bytes after which reading waits for the next turn: calls take theirs first. The library reads 8 KiB at a time or more,
+/// less what begins a frame: one such read is enough for a turn.
+const TURN_READ_BYTES_MAX: usize = 4 << 10;
 /// A buffer larger than this is given back when it is empty: idle connections hold little.
 const BUFFER_BYTES_KEPT: usize = 16 << 10;
 
@@ -37,11 +43,13 @@ pub struct Flusher<T> {
 struct Shared<T> {
     io: T,
     out: BytesMut,
+    /// Bytes read in this turn.
+    read: usize,
 }
 
 /// Splits `io` into the two ends.
 pub fn coalesce<T>(io: T) -> (Coalesced<T>, Flusher<T>) {
-    let shared = Rc::new(RefCell::new(Shared { io, out: BytesMut::new() }));
+    let shared = Rc::new(RefCell::new(Shared { io, out: BytesMut::new(), read: 0 }));
     (Coalesced { shared: Rc::clone(&shared) }, Flusher { shared })
 }
 
@@ -58,9 +66,11 @@ impl<T> Flusher<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Flusher<T> {
-    /// Writes what was collected; pending while the socket takes no more.
+    /// Ends the turn: writes what was collected; pending while the socket takes no more.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared.borrow_mut().poll_send(cx)
+        let mut shared = self.shared.borrow_mut();
+        shared.read = 0;
+        shared.poll_send(cx)
     }
 }
 
@@ -94,7 +104,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Coalesced<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.shared.borrow_mut().io).poll_read(cx, buf)
+        let mut shared = self.shared.borrow_mut();
+        if shared.read >= TURN_READ_BYTES_MAX {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut shared.io).poll_read(cx, buf);
+        shared.read += buf.filled().len() - before;
+        read
     }
 }
 
@@ -141,11 +159,22 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Wake, Waker};
 
     use super::*;
 
-    /// Takes what it is given, up to a bound, and counts the calls.
+    #[derive(Debug, Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes what it is given, up to a bound, and counts the calls. There is always something to read.
     #[derive(Debug, Default)]
     struct Socket {
         written: Vec<u8>,
@@ -175,6 +204,37 @@ mod tests {
 
         fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncRead for Socket {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            buf.put_slice(&vec![7; buf.remaining()]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_turn_reads_little_and_the_next_goes_on() {
+        let (mut ours, flusher) = coalesce(Socket::default());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let mut room = [0; TURN_READ_BYTES_MAX / 2];
+        for _turn in 0..3 {
+            let mut reads = 0;
+            let mut buf = ReadBuf::new(&mut room);
+            while Pin::new(&mut ours).poll_read(&mut cx, &mut buf).is_ready() {
+                buf.clear();
+                reads += 1;
+            }
+            assert_eq!(reads, 2);
+            assert!(woken.0.swap(false, Ordering::Relaxed), "nobody else would");
+            assert!(flusher.poll_flush(&mut cx).is_ready());
         }
     }
 

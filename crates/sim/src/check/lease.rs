@@ -72,7 +72,9 @@ impl Judge {
             Answer::KeptAlive { ttl, .. } => {
                 match lease {
                     Some(lease) => check_equal(format!("the ttl of lease {id}"), ttl, &lease.ttl)?,
-                    None => check(!is_exact, || format!("lease {id} is renewed, but is not there"))?,
+                    None => {
+                        check(!is_exact, || format!("lease {id} is renewed, but is not there"))?
+                    }
                 }
                 self.renew(id, since);
                 Ok(())
@@ -99,10 +101,9 @@ impl Judge {
                     format!("the list of leases is {ids:?}, expected {expected:?}")
                 })
             }
-            Answer::Applied(_)
-            | Answer::ReadReady
-            | Answer::Defragmented
-            | Answer::Failed(_) => Ok(()),
+            Answer::Applied(_) | Answer::ReadReady | Answer::Defragmented | Answer::Failed(_) => {
+                Ok(())
+            }
         }
     }
 

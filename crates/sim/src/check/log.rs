@@ -104,7 +104,9 @@ impl Judge {
         let request = decode(index, &entry.data)?;
         let id = request.header.as_ref().map_or(0, |header| header.id);
         let before = self.places.insert(id, index);
-        check(before.is_none(), || format!("request {id:x} is in the log twice, again at {index}"))?;
+        check(before.is_none(), || {
+            format!("request {id:x} is in the log twice, again at {index}")
+        })?;
         check(!self.refused.contains(&id), || {
             format!("request {id:x} was not taken, but is entry {index}")
         })?;

@@ -43,7 +43,9 @@ impl Judge {
                 Ok(Found::Answer(revision))
             }
             Err(ReadError::Refused(refusal)) => {
-                check(is_refused, || format!("a range at {at} is refused at {stand:?}: {refusal}"))?;
+                check(is_refused, || {
+                    format!("a range at {at} is refused at {stand:?}: {refusal}")
+                })?;
                 Ok(Found::Refusal)
             }
             Err(ReadError::Fault(_)) => Ok(Found::Fault),

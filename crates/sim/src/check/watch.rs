@@ -11,6 +11,7 @@ use crate::model::{Change, Model, selects};
 
 /// One watcher, as its client knows it.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "the flags of a request")]
 pub struct Watched {
     key: Bytes,
     range_end: Bytes,
@@ -142,7 +143,9 @@ impl Watched {
         for event in events {
             let Some(change) = wanted.next() else {
                 let kv = answers::record(&event.record)?;
-                return Err(Violation(format!("a watcher from {next} on is told {kv:?} beyond all")));
+                return Err(Violation(format!(
+                    "a watcher from {next} on is told {kv:?} beyond all"
+                )));
             };
             self.event(event, change, model)?;
             last = change.main;

@@ -53,17 +53,6 @@ pub struct Loss {
     pub seed: u64,
 }
 
-/// What a disk was asked to do so far.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct DiskStats {
-    /// Writes.
-    pub writes: u64,
-    /// Syncs of files and directories.
-    pub syncs: u64,
-    /// Reads.
-    pub reads: u64,
-}
-
 impl SimDisk {
     /// Returns the disk as a process has it that starts now. It ends with the process: after the next [`Self::kill`] or
     /// [`Self::crash`] neither it nor a file opened through it does anything any more.
@@ -105,11 +94,6 @@ impl SimDisk {
     /// Flips one bit of what is durable, at a place chosen by `seed`; returns where. `None` when there is nothing.
     pub fn flip_bit(&self, seed: u64) -> Option<String> {
         self.state.lock().flip_bit(seed)
-    }
-
-    /// Returns what the disk was asked to do.
-    pub fn stats(&self) -> DiskStats {
-        self.state.lock().stats()
     }
 }
 

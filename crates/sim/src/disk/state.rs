@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use storage::OpenMode;
 
 use super::content::{Content, PAGE_BYTES};
-use super::{DiskFault, DiskStats, Loss};
+use super::{DiskFault, Loss};
 use crate::rng::{Rng, mix};
 
 /// The unit that is written whole or not at all.
@@ -76,7 +76,6 @@ pub(super) struct State {
     inodes: BTreeMap<u64, Inode>,
     serial: u64,
     armed: Armed,
-    stats: DiskStats,
 }
 
 /// Counts down to a fault's moment; tells whether it has come.
@@ -117,10 +116,6 @@ impl State {
 
     pub(super) fn faults_struck(&self) -> u32 {
         self.armed.struck
-    }
-
-    pub(super) fn stats(&self) -> DiskStats {
-        self.stats
     }
 
     pub(super) fn check_power(&self, generation: u64) -> io::Result<()> {
@@ -228,11 +223,8 @@ impl State {
     }
 
     pub(super) fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
-        let missing: Vec<PathBuf> = path
-            .ancestors()
-            .filter(|dir| !self.is_directory(dir))
-            .map(Path::to_owned)
-            .collect();
+        let missing: Vec<PathBuf> =
+            path.ancestors().filter(|dir| !self.is_directory(dir)).map(Path::to_owned).collect();
         for dir in missing.into_iter().rev() {
             if self.names.contains_key(&dir) {
                 return Err(io::ErrorKind::NotADirectory.into());
@@ -281,7 +273,6 @@ impl State {
 
     /// Lets a sync happen, or a fault instead.
     fn begin_sync(&mut self) -> io::Result<()> {
-        self.stats.syncs += 1;
         if strikes(&mut self.armed.cut_at_sync) {
             self.armed.struck += 1;
             self.is_cut = true;
@@ -346,7 +337,6 @@ impl State {
     }
 
     pub(super) fn read(&mut self, number: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.stats.reads += 1;
         if strikes(&mut self.armed.fail_read) {
             self.armed.struck += 1;
             return Err(failed());
@@ -355,7 +345,6 @@ impl State {
     }
 
     pub(super) fn write(&mut self, number: u64, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.stats.writes += 1;
         if strikes(&mut self.armed.fail_write) {
             self.armed.struck += 1;
             // Whole pages in front may have been taken in before it failed.
@@ -375,16 +364,12 @@ impl State {
 
     fn use_space(&mut self, bytes: u64) -> io::Result<()> {
         let Some(left) = &mut self.armed.space_left else { return Ok(()) };
-        match left.checked_sub(bytes) {
-            Some(rest) => {
-                *left = rest;
-                Ok(())
-            }
-            None => {
-                self.armed.struck += 1;
-                Err(io::ErrorKind::StorageFull.into())
-            }
+        if let Some(rest) = left.checked_sub(bytes) {
+            *left = rest;
+            return Ok(());
         }
+        self.armed.struck += 1;
+        Err(io::ErrorKind::StorageFull.into())
     }
 
     pub(super) fn try_lock(&mut self, number: u64, handle: u64) -> io::Result<bool> {

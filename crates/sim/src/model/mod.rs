@@ -17,7 +17,7 @@ use proto::mvccpb::KeyValue;
 pub use self::range::selects;
 
 /// What a request yields.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// Of a put: the former record if asked for.
     Put(Option<KeyValue>),
@@ -34,7 +34,7 @@ pub enum Reply {
 }
 
 /// What a range answers.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// Records.
     pub kvs: Vec<KeyValue>,
@@ -45,7 +45,7 @@ pub struct Page {
 }
 
 /// What applying an entry has to yield: `header.revision` and the reply.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
     /// The answer's revision.
     pub revision: i64,
@@ -54,7 +54,7 @@ pub struct Expected {
 }
 
 /// One change of one key.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The main revision.
     pub main: i64,

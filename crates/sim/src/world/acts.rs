@@ -209,7 +209,7 @@ impl World {
         Ok(())
     }
 
-    /// Flips bits of what is durable, and makes all durable before.
+    /// Flips bits of what is durable.
     fn damage(&mut self, member: usize) {
         self.summary.damage_found = Some(false);
         for _ in 0..=self.rng.below(2) {
