@@ -2,7 +2,7 @@
 //!
 //! Requests made during one turn of the thread's event loop leave together: the first one schedules a flush, which runs
 //! after all tasks that are ready now, so that everything one socket read brought is one batch. Callers wait in a slab;
-//! the node's answers come back through the thread's [`Mailbox`] and wake them.
+//! the node's answers come back through the thread's [`crate::mailbox::Mailbox`] and wake them.
 //!
 //! A handle belongs to its thread and is never shared; that is why it needs no lock.
 

@@ -1,7 +1,7 @@
 //! The way from the node thread to one serving thread: completions and shared event batches.
 //!
 //! Bounds: completions are bounded by the requests in flight, which admission bounds. Events are bounded here: when a
-//! serving thread falls behind by more than [`EVENT_BATCHES_MAX`] batches or [`EVENT_BYTES_MAX`], further ones are dropped and the thread is
+//! serving thread falls behind by more than `EVENT_BATCHES_MAX` batches or `EVENT_BYTES_MAX`, further ones are dropped and the thread is
 //! told the revision it lost sight at; its watchers then read the missing revisions from history. Nothing is lost to a
 //! watcher and the node thread never waits.
 

@@ -7,7 +7,7 @@
 //! Reading is bounded per turn too: the library parses all that it can read before a call sees any of it, and keeps the
 //! room that its queue of frames once took, which for a burst of small messages is many times their length.
 //!
-//! Bound: the buffer takes [`BUFFER_BYTES_MAX`] and what one write brings beyond; then the library has to wait for
+//! Bound: the buffer takes `BUFFER_BYTES_MAX` and what one write brings beyond; then the library has to wait for
 //! the socket.
 
 use std::cell::{Ref, RefCell};
