@@ -9,7 +9,7 @@ use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
 use super::batch::Change;
 use super::checked::{ChangedBlock, CheckedFile};
 use super::{Options, REMEDY, record};
-use crate::disk::{Disk, OpenMode};
+use crate::disk::{Disk, File, OpenMode};
 use crate::fault::{Fault, OrFault};
 
 /// The table of what the backend itself has to remember.
@@ -20,6 +20,13 @@ const FORMAT_KEY: &[u8] = b"format";
 const RECORD_BYTES_KEY: &[u8] = b"record_bytes";
 /// The layout of `docs/formats/backend.md`.
 const FORMAT: u32 = 1;
+
+/// How the engine's files begin.
+const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
+/// Where its header says how pages are laid out, in three numbers of four bytes, little-endian.
+const GEOMETRY_OFFSET: usize = 12;
+/// Bytes of a page, pages of a region's header, other pages of a region: fixed when a file is made, equal in all of ours.
+const GEOMETRY: [u32; 3] = [4096, 0, 1 << 20];
 
 /// An open database file.
 #[derive(Debug)]
@@ -39,6 +46,7 @@ impl Engine {
         options: Options,
     ) -> Result<Self, Fault> {
         let file = disk.open(path, mode).or_fault("open", path)?;
+        check_geometry(&*file, path)?;
         let (file, file_bytes) = CheckedFile::new(file).or_fault("open", path)?;
         let database = Database::builder()
             .set_cache_size(usize::try_from(options.cache_bytes).unwrap_or(usize::MAX))
@@ -88,7 +96,7 @@ impl Engine {
         path: &Path,
     ) -> Result<(), Fault> {
         let before = self.record_bytes.load(Ordering::Relaxed);
-        let record_bytes = (before + change.added).saturating_sub(change.removed);
+        let record_bytes = before.saturating_add(change.added).saturating_sub(change.removed);
         remember(&transaction, record_bytes).map_err(|error| fault("write", path, error))?;
         transaction.commit().map_err(|error| fault("commit", path, error))?;
         self.record_bytes.store(record_bytes, Ordering::Relaxed);
@@ -111,6 +119,22 @@ fn remember(transaction: &WriteTransaction, record_bytes: u64) -> Result<(), red
     table.insert(FORMAT_KEY, &stored[..])?;
     record::encode(RECORD_BYTES_KEY, &record_bytes.to_le_bytes(), &mut stored);
     table.insert(RECORD_BYTES_KEY, &stored[..])?;
+    Ok(())
+}
+
+/// Refuses a file whose pages lie elsewhere than where they were written: the engine has no sum over these numbers and may
+/// panic when one is wrong. What is too short or no file of the engine's it refuses itself.
+fn check_geometry(file: &dyn File, path: &Path) -> Result<(), Fault> {
+    let mut head = [0; GEOMETRY_OFFSET + 12];
+    if file.len().or_fault("measure", path)? < head.len() as u64 {
+        return Ok(());
+    }
+    file.read_exact_at(0, &mut head).or_fault("read", path)?;
+    let geometry = GEOMETRY.map(u32::to_le_bytes);
+    if head.starts_with(&MAGIC) && head[GEOMETRY_OFFSET..] != *geometry.as_flattened() {
+        let what = "the engine's header says that pages lie where none were written";
+        return Err(Fault::damaged(path, GEOMETRY_OFFSET as u64, what, REMEDY));
+    }
     Ok(())
 }
 

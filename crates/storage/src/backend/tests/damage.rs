@@ -105,6 +105,25 @@ fn a_flipped_bit_in_a_value_is_found_without_verification_too() {
 }
 
 #[test]
+fn pages_that_would_lie_elsewhere_are_refused_before_the_engine_looks() {
+    let disk = MemDisk::new();
+    let (backend, _) = filled(&disk);
+    drop(backend);
+    let whole = disk.contents(path()).unwrap();
+    for at in 12..24 {
+        for bit in 0..8 {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << bit;
+            disk.insert(path(), bytes);
+            let fault = open(disk.clone()).unwrap_err();
+            assert!(matches!(fault, Fault::Damaged { offset: 12, .. }), "byte {at}: {fault}");
+        }
+    }
+    disk.insert(path(), whole);
+    open(disk).unwrap();
+}
+
+#[test]
 fn a_file_that_is_no_database_is_refused() {
     for bytes in [b"x".to_vec(), vec![0; 100_000], vec![0xff; 8192], b"redb".repeat(2000)] {
         let disk = MemDisk::new();
