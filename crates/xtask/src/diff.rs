@@ -6,11 +6,9 @@
 mod compare;
 mod gateway;
 mod generate;
-mod grpc;
 mod known;
 mod member;
 mod method;
-mod random;
 mod seed;
 mod watches;
 

@@ -3,7 +3,9 @@
 mod ci;
 mod codegen;
 mod diff;
+mod grpc;
 mod perf;
+mod random;
 mod tidy;
 mod workspace;
 
@@ -16,6 +18,7 @@ usage: cargo xtask <subcommand>
   codegen [--check]   generate crates/proto/src/generated from its definitions; only compare with --check
   diff ...            compare our binary with the real etcd, request by request
   perf ...            measure our binary beside the real etcd
+  perf-beside ...     measure gets beside heavy work
   tidy                check the house rules that no compiler knows
 ";
 
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
         ["codegen", "--check"] => codegen::check(),
         ["diff", arguments @ ..] => diff::run(arguments),
         ["perf", arguments @ ..] => perf::run(arguments),
+        ["perf-beside", arguments @ ..] => perf::beside::run(arguments),
         ["tidy"] => tidy::run(),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };

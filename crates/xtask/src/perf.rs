@@ -3,20 +3,21 @@
 //! The load comes from the `lab` tool, which prints one line of JSON per run with the server's own CPU time and memory.
 //! Figures of a machine that is busy with other things are worth little: `other` tells how many CPUs something else took.
 
-use std::collections::BTreeMap;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+pub(crate) mod beside;
+mod server;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use self::server::Server;
 use crate::workspace;
 
 const USAGE: &str =
     "usage: cargo xtask perf --lab PATH --reference PATH --subject PATH [--rounds N]";
-const START_TIMEOUT: Duration = Duration::from_mins(1);
 const KEYS_LOADED: &str = "1000000";
 
 /// A row: what is measured, by which figure of the tool, with which arguments.
@@ -210,11 +211,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 
 impl Plan {
     fn parse(arguments: &[&str]) -> Result<Self> {
-        let mut given = BTreeMap::new();
-        for pair in arguments.chunks(2) {
-            let [flag, value] = pair else { bail!("{USAGE}") };
-            given.insert(*flag, *value);
-        }
+        let mut given = parse_pairs(arguments).context(USAGE)?;
         let mut take = |flag: &str| given.remove(flag);
         let mut path = |flag: &str| take(flag).map(PathBuf::from).context(USAGE);
         let (lab, reference, subject) = (path("--lab")?, path("--reference")?, path("--subject")?);
@@ -222,6 +219,14 @@ impl Plan {
         ensure!(given.is_empty() && rounds > 0, "{USAGE}");
         Ok(Self { lab, reference, subject, rounds })
     }
+}
+
+/// Reads `--flag value` pairs.
+fn parse_pairs<'a>(arguments: &[&'a str]) -> Option<BTreeMap<&'a str, &'a str>> {
+    arguments
+        .chunks(2)
+        .map(|pair| <[&str; 2]>::try_from(pair).ok().map(|[flag, value]| (flag, value)))
+        .collect()
 }
 
 /// Measures `rows` on a server started for them: name, figure, CPUs that something else took.
@@ -255,60 +260,6 @@ fn measure(
         last = Some((row.arguments, line));
     }
     Ok(measured)
-}
-
-/// A server that is killed when it is dropped.
-struct Server {
-    process: Child,
-    address: String,
-}
-
-impl Server {
-    /// Starts `binary` and waits until it listens.
-    fn start(binary: &Path, directory: &Path) -> Result<Self> {
-        let [client, peer] = [free_port()?, free_port()?];
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let process = Command::new(binary)
-            .arg("--data-dir")
-            .arg(directory.join("data"))
-            .args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
-            .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
-            .args(["--initial-cluster", &format!("default={}", url(peer))])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("starting {}", binary.display()))?;
-        let server = Self { process, address: format!("127.0.0.1:{client}") };
-        let deadline = Instant::now() + START_TIMEOUT;
-        while TcpStream::connect(&server.address).is_err() {
-            ensure!(Instant::now() < deadline, "{} does not listen", binary.display());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(server)
-    }
-
-    fn run(&self, lab: &Path, arguments: &[&str]) -> Result<Value> {
-        let output = Command::new(lab)
-            .args(arguments)
-            .args(["--endpoints", &self.address, "--pid", &self.process.id().to_string()])
-            .stderr(Stdio::inherit())
-            .output()
-            .with_context(|| format!("starting {}", lab.display()))?;
-        ensure!(output.status.success(), "{} {arguments:?} failed", lab.display());
-        serde_json::from_slice(&output.stdout).context("reading what the load generator printed")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // A server that has ended by itself has made its run fail already.
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn table(figures: &BTreeMap<(&str, bool), Vec<f64>>, rounds: usize, busiest: f64) -> String {

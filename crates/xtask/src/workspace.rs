@@ -65,3 +65,8 @@ pub(crate) fn say(text: &str) {
 pub(crate) fn complain(text: &str) {
     eprintln!("{text}");
 }
+
+/// Gives the calling thread the least priority.
+pub(crate) fn least_priority() -> Result<()> {
+    Ok(rustix::process::setpriority_process(None, 19)?)
+}

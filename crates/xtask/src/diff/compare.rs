@@ -20,9 +20,10 @@ use proto::etcdserverpb::{
 };
 use proto::mvccpb::KeyValue;
 
+use super::gateway;
 use super::generate::Call;
 use super::method::Descriptors;
-use super::{gateway, grpc};
+use crate::grpc;
 
 /// One request with both answers.
 pub(crate) enum Exchange<'a> {

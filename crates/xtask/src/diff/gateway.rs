@@ -10,7 +10,7 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::grpc::PATIENCE;
+use crate::grpc::PATIENCE;
 
 /// What the gateway said to one call.
 #[derive(Clone, Debug, PartialEq)]

@@ -17,7 +17,7 @@ use proto::etcdserverpb::{
 };
 
 use super::method::{self, Method};
-use super::random::Random;
+use crate::random::Random;
 pub(crate) use watch::{FIRST_OF_FUTURE, STREAMS, WatchStep};
 
 /// One request to both servers.

@@ -4,7 +4,7 @@
 
 use super::compare::Exchange;
 use super::generate::Call;
-use super::grpc::Answer;
+use crate::grpc::Answer;
 
 const INTERNAL: &str = "13";
 /// What our protobuf library says of a known field with another wire type.

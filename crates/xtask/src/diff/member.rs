@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
 use super::gateway::Gateway;
-use super::grpc::Connection;
+use crate::grpc::Connection;
 
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// The storage version once the leader has decided; etcd begins with an older one.

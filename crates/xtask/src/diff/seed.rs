@@ -15,11 +15,11 @@ use proto::etcdserverpb::{
 use super::compare::{self, Exchange};
 use super::gateway::{self, Gateway};
 use super::generate::{Call, FIRST_OF_FUTURE, Generator, STREAMS, Step, View, WatchStep};
-use super::grpc::{Answer, Connection};
 use super::known;
 use super::member::Member;
 use super::method::{self, Descriptors};
 use super::watches::Stream;
+use crate::grpc::{Answer, Connection};
 
 /// So many steps from one look at the whole store to the next.
 const CHECKPOINT_STEPS: usize = 1000;

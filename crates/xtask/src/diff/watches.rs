@@ -21,7 +21,7 @@ use proto::mvccpb::Event;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::grpc::{Connection, Frames, Sender};
+use crate::grpc::{Connection, Frames, Sender};
 
 const PATH: &str = "/etcdserverpb.Watch/Watch";
 /// A watcher that is never told anything keeps progress answers coming.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::diff::random::Random;
+use crate::random::Random;
 
 /// Leases that come and go.
 const LEASES: [i64; 10] = [1, 2, 3, 4, 5, 6, 7, 1 << 40, i64::MAX, -5];

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proto::etcdserverpb::WatchCreateRequest;
 
 use super::{View, keys};
-use crate::diff::random::Random;
+use crate::random::Random;
 
 /// How many streams a seed has.
 pub(crate) const STREAMS: usize = 4;

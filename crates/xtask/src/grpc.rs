@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
@@ -88,6 +88,24 @@ impl Connection {
             }),
             answer => answer,
         }
+    }
+
+    /// Sends one message, and lets go of what comes back; returns how many bytes that were. An error unless the call
+    /// succeeds.
+    pub(crate) async fn drain(&self, path: &str, message: &[u8]) -> Result<usize> {
+        let (response, mut stream) = self.start(path, None).await?;
+        stream.send_data(frame(message), true)?;
+        let mut body = response.await?.into_body();
+        let mut bytes = 0;
+        while let Some(data) = body.data().await {
+            let data = data?;
+            bytes += data.len();
+            body.flow_control().release_capacity(data.len())?;
+        }
+        let trailers = body.trailers().await?.context("no trailers")?;
+        let answer = status(&trailers, Vec::new())?;
+        ensure!(answer.code == "0", "{path}: {answer:?}");
+        Ok(bytes)
     }
 
     async fn exchange(&self, path: &str, message: &[u8], timeout: Option<&str>) -> Result<Answer> {
