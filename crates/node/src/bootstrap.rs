@@ -195,9 +195,9 @@ fn recover(
         tracing::warn!(?repair, "cut a torn tail off the log");
     }
     let (member, cluster) = (recovered.node_id, recovered.cluster_id);
-    let is_blank = recovered.hard_state.is_none() && recovered.entries.is_empty();
-    if is_blank && start.index == 0 && applied == 0 {
-        // The first start ended between creating the log and writing to it.
+    if recovered.hard_state.is_none() && start.index == 0 && applied == 0 {
+        // The first start ended between creating the log and having written to it: entries without the hard state
+        // behind them are a part of what is written again.
         let formed = Formed::new(&config.bootstrap, &config.name)?;
         if (formed.member, formed.cluster) != (member, cluster) {
             let what = "it is empty and belongs to another member than the one configured";

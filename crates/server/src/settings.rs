@@ -1,6 +1,5 @@
 //! From flags to what each part has to be told.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,15 +41,22 @@ fn quota(config: &Config) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// What the node has to be told; `unix_ms` is the time of the start. A member that `is_initialized` knows its cluster:
-/// the flags that describe it are passed over.
+/// What the node has to be told; `unix_ms` is the time of the start. A member that `is_initialized` has a log, and with it
+/// knows its cluster: the flags that describe it are passed over.
 pub fn node(
     config: &Config,
     is_initialized: bool,
     unix_ms: u64,
 ) -> Result<node::Config, BootstrapError> {
     let owned = |urls: &[config::Url]| texts(urls).into_iter().map(str::to_owned).collect();
-    let members = if is_initialized { BTreeMap::new() } else { config.bootstrap_members()? };
+    let members = if is_initialized {
+        // Needed only if the first start ended before it wrote anything: they are not checked again, nor are names
+        // looked up.
+        config.initial_members().unwrap_or_default()
+    } else {
+        config.check_forming()?;
+        config.bootstrap_members()?
+    };
     let members = members
         .into_iter()
         .map(|(name, urls)| InitialMember { name, peer_urls: owned(&urls) })

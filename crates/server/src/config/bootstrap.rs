@@ -41,6 +41,9 @@ pub enum BootstrapError {
     /// Two members have the same URL.
     #[error("initial cluster {0} has duplicate url")]
     DuplicateUrl(String),
+    /// A way to form clusters that is not there yet.
+    #[error("{0} is not supported by this version of Quorate yet")]
+    NotBuilt(&'static str),
     /// Nothing says who the members are.
     #[error("initial cluster unset and no discovery endpoints found")]
     Unset,

@@ -656,15 +656,7 @@ fn a_files_malformed_urls_are_told_on_standard_error() {
 #[test]
 fn ours_what_is_not_built_refuses_to_start() {
     for (line, what) in [
-        (
-            &["--initial-cluster=default=http://localhost:2380,b=http://b:1"] as &[&str],
-            "--initial-cluster with",
-        ),
-        (&["--initial-cluster-state=existing"], "--initial-cluster-state=existing"),
-        (&["--discovery-srv=example.com"], "--discovery-srv"),
-        (&["--discovery-token=t", "--discovery-endpoints=e"], "--discovery-endpoints"),
-        (&["--force-new-cluster"], "--force-new-cluster"),
-        (&["--auth-token=jwt,sign-method=RS256"], "--auth-token=jwt"),
+        (&["--auth-token=jwt,sign-method=RS256"] as &[&str], "--auth-token=jwt"),
         (&["--peer-auto-tls"], "--peer-auto-tls"),
         (&["--enable-pprof"], "--enable-pprof"),
         (&["--feature-gates=PriorityRequest=true"], "feature gate PriorityRequest=true"),
@@ -682,6 +674,27 @@ fn ours_what_is_not_built_refuses_to_start() {
     // What equals the default asks for nothing.
     config(&["--initial-cluster-state=new", "--peer-auto-tls=false", "--auth-token=simple"]);
     config(&["--feature-gates=PriorityRequest=false,AllBeta=true"]);
+}
+
+#[test]
+fn ours_only_a_member_without_data_cares_how_clusters_are_formed() {
+    for (line, what) in [
+        (
+            &["--initial-cluster=default=http://localhost:2380,b=http://b:1"] as &[&str],
+            "--initial-cluster with more than one member",
+        ),
+        (&["--initial-cluster-state=existing"], "--initial-cluster-state=existing"),
+        (&["--discovery-srv=example.com"], "--discovery-srv"),
+        (&["--discovery-token=t", "--discovery-endpoints=e"], "--discovery-endpoints"),
+    ] {
+        let config = config(line);
+        let error = config.check_forming().expect_err("a refusal").to_string();
+        assert_eq!(error, format!("{what} is not supported by this version of Quorate yet"));
+        assert!(crate::settings::node(&config, true, 0).is_ok(), "{what}: there is data");
+        assert!(crate::settings::node(&config, false, 0).is_err(), "{what}");
+    }
+    // A lone member is what this flag makes.
+    config(&["--force-new-cluster"]);
 }
 
 #[test]

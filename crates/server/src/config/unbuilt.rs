@@ -4,12 +4,14 @@
 
 use super::features::Feature;
 use super::settings::Settings;
-use super::{ClusterState, Config, TokenKind};
+use super::{BootstrapError, ClusterState, Config, TokenKind};
 
 /// One row: the setting as the user wrote it, and whether this configuration asks for it.
 type Row = (&'static str, fn(&Config) -> bool);
 
-const ROWS: &[Row] = &[
+/// How a cluster is formed: asked only of a member that has no data yet. All others pass over these flags, which
+/// stay in unit files for ever.
+const FORMING_ROWS: &[Row] = &[
     ("--initial-cluster with more than one member", |config| {
         // A list that does not parse is reported, with its own error, when the member is
         // bootstrapped.
@@ -18,7 +20,9 @@ const ROWS: &[Row] = &[
     ("--initial-cluster-state=existing", |config| config.cluster.state == ClusterState::Existing),
     ("--discovery-endpoints", |config| config.cluster.discovery.is_some()),
     ("--discovery-srv", |config| config.cluster.discovery_srv.is_some()),
-    ("--force-new-cluster", |config| config.cluster.force_new),
+];
+
+const ROWS: &[Row] = &[
     ("--auth-token=jwt", |config| matches!(config.auth.token, TokenKind::Jwt(_))),
     ("--peer-cert-file and --peer-key-file", |config| !config.tls.peer.is_empty()),
     ("--peer-client-cert-auth", |config| config.tls.peer.client_cert_auth),
@@ -43,6 +47,16 @@ const GATES: &[Feature] = &[
     Feature::SetMemberLocalAddr,
     Feature::StopGRPCServiceOnDefrag,
 ];
+
+impl Config {
+    /// Refuses to form a cluster in a way that is not built.
+    pub fn check_forming(&self) -> Result<(), BootstrapError> {
+        match FORMING_ROWS.iter().find(|(_what, asked)| asked(self)) {
+            Some((what, _asked)) => Err(BootstrapError::NotBuilt(what)),
+            None => Ok(()),
+        }
+    }
+}
 
 /// Refuses a configuration that asks for what is not built.
 pub(super) fn check(settings: &Settings, config: &Config) -> Result<(), String> {

@@ -159,8 +159,7 @@ impl Wal {
         let tail = spare.publish(&*disk, dir, bytes, name, encoder.pending())?;
         let tail_offset = encoder.pending().len() as u64;
         encoder.clear(BUFFER_BYTES_KEPT);
-        spare.prepare(&*disk, dir, bytes)?;
-        Ok(Self {
+        let mut wal = Self {
             disk,
             dir: dir.to_owned(),
             options,
@@ -175,7 +174,9 @@ impl Wal {
             unsynced: false,
             failed: None,
             stats: Stats::default(),
-        })
+        };
+        wal.prepare_spare();
+        Ok(wal)
     }
 
     /// Opens the log in `dir` and reads what follows `start`, with etcd's sizes.
