@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
 
@@ -26,8 +26,12 @@ impl Signal {
         }
     }
 
-    fn from_number(number: i32) -> Self {
-        if number == SIGINT { Self::Interrupt } else { Self::Terminate }
+    fn from_number(number: i32) -> Option<Self> {
+        match number {
+            SIGINT => Some(Self::Interrupt),
+            SIGTERM => Some(Self::Terminate),
+            _ => None,
+        }
     }
 
     /// How it is logged.
@@ -45,9 +49,10 @@ impl Signal {
 /// `stop` must only start the graceful stop, not wait for it: the thread goes on to wait for the
 /// second signal. Whoever waits for the stop calls [`end_by`] then.
 pub fn on_signal(stop: impl FnOnce(Signal) + Send + 'static) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    // The last two do nothing, as in etcd; unhandled they would end the process.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGUSR2])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        let mut arrived = signals.forever().map(Signal::from_number);
+        let mut arrived = signals.forever().filter_map(Signal::from_number);
         let Some(first) = arrived.next() else { return };
         info!(signal = first.name(), "received signal; shutting down");
         stop(first);
