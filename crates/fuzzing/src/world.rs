@@ -21,6 +21,7 @@ use server::mailbox::Mailbox;
 use server::metrics::Metrics;
 use server::service::{Identity, Services};
 use server::settings;
+use server::workers::LongWork;
 use storage::backend::Backend;
 use storage::mem::MemDisk;
 use storage::wal::Wal;
@@ -202,6 +203,9 @@ impl World {
             member.tick();
         }
         assert!(gate.is_announced(), "a lone member leads");
+        thread_local! {
+            static LONG_WORK: LongWork = LongWork::new().expect("threads");
+        }
         let (sender, inbox) = bounded(INBOX_EVENTS_MAX);
         let doors = Doors {
             inbox: sender,
@@ -209,6 +213,7 @@ impl World {
             gate: Arc::clone(&gate),
             reader: member.node.reader(),
             backend: member.backend.clone(),
+            long_work: LONG_WORK.with(LongWork::workers),
         };
         let handle = Handle::new(0, doors);
         let identity = Identity { cluster_id: gate.cluster(), member_id: gate.member() };

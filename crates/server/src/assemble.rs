@@ -28,6 +28,7 @@ use crate::serve::{self, Dealer, Shared};
 use crate::service::Identity;
 use crate::settings;
 use crate::shutdown::{self, Signal};
+use crate::workers::LongWork;
 
 /// How often a start looks whether the member is ready.
 const READY_POLL: Duration = Duration::from_millis(2);
@@ -80,6 +81,8 @@ struct Member {
     ended: oneshot::Receiver<Stop>,
     disk_threads: Vec<JoinHandle<()>>,
     serving_threads: Vec<JoinHandle<()>>,
+    /// Kept for as long as calls may need them.
+    _long_work: LongWork,
     /// Holds the lock on the data directory.
     _data_dir: storage::datadir::DataDir,
 }
@@ -99,12 +102,14 @@ impl Member {
             (0..config.memory.serving_threads).map(|_| Mailbox::default()).collect();
         let (drain, draining) = drain::channel();
         let gate = node.gate();
+        let long_work = LongWork::new().map_err(start_failed)?;
         let doors = Doors {
             inbox: inbox.clone(),
             ids: node.request_ids(),
             gate: Arc::clone(&gate),
             reader: node.reader(),
             backend: backend.clone(),
+            long_work: long_work.workers(),
         };
         let shared = Shared {
             doors,
@@ -154,6 +159,7 @@ impl Member {
             ended,
             disk_threads,
             serving_threads,
+            _long_work: long_work,
             _data_dir: data_dir,
         })
     }
@@ -215,7 +221,7 @@ impl Member {
 
     /// Lets clients finish, then ends the node, then waits for the disks.
     async fn stop(self, config: &Config, outcome: Outcome) -> Result<Option<Signal>, Exit> {
-        let Self { dealer, inbox, ended, disk_threads, serving_threads, .. } = self;
+        let Self { dealer, inbox, ended, disk_threads, serving_threads, _long_work, .. } = self;
         tracing::info!(name = config.name, "closing etcd server");
         // Serving threads end when the last sender of sockets is gone and their connections are done.
         drop(dealer);

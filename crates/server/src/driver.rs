@@ -22,6 +22,7 @@ use storage::{Disk, Fault, snap};
 use crate::handle::thread_of;
 use crate::mailbox::Mailbox;
 use crate::metrics::DiskTimes;
+use crate::priority;
 
 /// Events that may queue for the node; serving threads refuse requests beyond, the disk threads wait.
 pub const INBOX_EVENTS_MAX: usize = 4096;
@@ -59,6 +60,7 @@ impl NodeThread {
     }
 
     fn run(mut self) {
+        priority::begin_promptly();
         let mut per_thread: Vec<Vec<Completion>> =
             self.mailboxes.iter().map(|_| Vec::new()).collect();
         let mut next_tick = Instant::now() + self.tick;
@@ -142,6 +144,7 @@ impl WalThread {
     }
 
     fn run(mut self) {
+        priority::begin_promptly();
         while let Ok(first) = self.jobs.recv() {
             let mut last = first.job;
             let mut result = Ok(());

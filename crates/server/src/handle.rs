@@ -23,6 +23,8 @@ use node::{
 use slab::Slab;
 use storage::backend::Backend;
 
+use crate::workers::Workers;
+
 /// The doors to the node that all serving threads share.
 #[derive(Debug, Clone)]
 pub struct Doors {
@@ -36,6 +38,8 @@ pub struct Doors {
     pub reader: Reader,
     /// The engine, for defragmentation.
     pub backend: Backend,
+    /// Threads for work that takes long.
+    pub long_work: Workers,
 }
 
 /// One serving thread's access to the node; clones share it.
@@ -99,6 +103,11 @@ impl Handle {
     /// Returns the engine.
     pub fn backend(&self) -> &Backend {
         &self.inner.doors.backend
+    }
+
+    /// Returns the threads for work that takes long.
+    pub fn long_work(&self) -> &Workers {
+        &self.inner.doors.long_work
     }
 
     /// Notes that the node has ended.

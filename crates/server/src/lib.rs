@@ -15,6 +15,7 @@ pub mod listen;
 pub mod logging;
 pub mod mailbox;
 pub mod metrics;
+pub mod priority;
 pub mod process;
 pub mod serve;
 pub mod service;
@@ -22,5 +23,6 @@ pub mod settings;
 pub mod shutdown;
 pub mod socket;
 pub mod tls;
+pub mod workers;
 
 pub use config::ETCD_VERSION;

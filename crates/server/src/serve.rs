@@ -15,6 +15,7 @@ use crate::handle::{Doors, Handle};
 use crate::http::Pages;
 use crate::mailbox::Mailbox;
 use crate::metrics::Metrics;
+use crate::priority;
 use crate::service::{Identity, Limits, Services};
 use crate::socket::{Socket, connection};
 use crate::tls::ServerTls;
@@ -24,7 +25,7 @@ use crate::tls::ServerTls;
 const SOCKETS_WAITING_MAX: usize = 1024;
 
 /// Threads of one serving thread's pool for work that may touch the disk.
-const BLOCKING_THREADS_MAX: usize = 8;
+pub const BLOCKING_THREADS_MAX: usize = 8;
 
 /// What a listener serves.
 #[derive(Debug, Clone)]
@@ -78,10 +79,12 @@ pub fn spawn(shared: &Shared) -> io::Result<(Dealer, Vec<JoinHandle<()>>)> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .on_thread_start(priority::begin_promptly)
             .build()?;
         let number = u8::try_from(number).expect("serving threads are bounded by configuration");
         let thread = thread::Builder::new().name(format!("serve-{number}"));
         threads.push(thread.spawn(move || {
+            priority::begin_promptly();
             LocalSet::new().block_on(&runtime, run(number, shared, receiver));
         })?);
     }

@@ -19,6 +19,8 @@ use crate::grpc::status::{Code, Status};
 use crate::handle::Handle;
 use crate::incomplete::Budget;
 use crate::metrics::Metrics;
+use crate::serve::BLOCKING_THREADS_MAX;
+use crate::workers::Workers;
 use payload::Payload;
 use stream::{Inbound, Outbound};
 
@@ -91,6 +93,8 @@ pub struct Services {
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     watches: RefCell<Watches>,
+    /// Reads of cold values.
+    short_work: Workers,
 }
 
 impl Services {
@@ -102,7 +106,8 @@ impl Services {
         metrics: Arc<Metrics>,
     ) -> Self {
         let watches = RefCell::new(Watches::new(handle.reader().clone(), &limits));
-        Self { handle, identity, limits, metrics, watches }
+        let short_work = Workers::own(BLOCKING_THREADS_MAX);
+        Self { handle, identity, limits, metrics, watches, short_work }
     }
 
     /// The bounds in force.

@@ -157,11 +157,18 @@ impl<'a> Values<'a> {
         Self { shared, engine: None }
     }
 
-    /// Returns the record of a live `revision` that the index names for a read at `at`.
+    /// Returns the record of a live `revision` that the index names for a read at `at`, and keeps it in the cache.
     pub(crate) fn fetch(&mut self, revision: Revision, at: i64) -> Result<Record, ReadError> {
         if let Some(record) = self.shared.cache.get(revision) {
             return Ok(record);
         }
+        let record = self.fetch_once(revision, at)?;
+        self.shared.cache.insert(revision, record.clone());
+        Ok(record)
+    }
+
+    /// Returns the record of a live `revision` that the index names for a read at `at`, from the engine.
+    pub(crate) fn fetch_once(&mut self, revision: Revision, at: i64) -> Result<Record, ReadError> {
         let key = schema::revision_bytes(revision);
         let mut found = match &self.engine {
             Some(engine) => engine.get(schema::KEY, &key)?,
@@ -176,7 +183,6 @@ impl<'a> Values<'a> {
             self.shared.check_compacted(at)?;
             return Err(missing(revision).into());
         };
-        self.shared.cache.insert(revision, record.clone());
         Ok(record)
     }
 }

@@ -80,6 +80,14 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Returns the record like [`Self::record_of`], without keeping it for other readers.
+    pub(crate) fn record_once(&mut self, item: Item) -> Result<Record, ReadError> {
+        match item.record {
+            Some(record) => Ok(record),
+            None => self.values.fetch_once(item.found.modified, self.revision),
+        }
+    }
+
     /// Counts keys.
     pub(crate) fn count(&self, keys: Keys<'_>) -> Result<i64, Refusal> {
         let state = self.shared.state.read();

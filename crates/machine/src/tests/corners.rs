@@ -38,7 +38,8 @@ fn a_page_of_large_records_ends_early_and_none_is_lost() {
     let mut pager = lab.machine.reader().pager(&range).unwrap();
     let mut keys = vec![];
     loop {
-        let page = pager.next_page(1000).unwrap();
+        let collected = pager.collect(1000).unwrap();
+        let page = pager.read(collected).unwrap();
         assert!(page.kvs.len() <= 3, "{}", page.kvs.len());
         for record in &page.kvs {
             keys.extend_from_slice(KeyValue::decode(record).unwrap().key);

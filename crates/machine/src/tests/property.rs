@@ -336,7 +336,8 @@ fn paged(reader: &crate::Reader, request: &pb::RangeRequest) -> Result<RangeRepl
     let mut pager = reader.pager(request)?;
     let mut kvs = vec![];
     loop {
-        let page = refused(pager.next_page(2))?;
+        let collected = pager.collect(2)?;
+        let page = refused(pager.read(collected))?;
         kvs.extend(page.kvs);
         if let Some((more, count)) = page.end {
             return Ok(RangeReply { kvs, more, count });

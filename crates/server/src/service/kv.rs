@@ -8,7 +8,6 @@ use proto::etcdserverpb::{
 
 use super::payload::Payload;
 use super::{Services, answer, check};
-use crate::grpc::error;
 use crate::grpc::status::Status;
 
 impl Services {
@@ -92,16 +91,22 @@ impl Services {
         })
     }
 
-    /// Runs a read that may touch the disk on the blocking pool.
+    /// Runs a read that takes long on the threads for that.
+    pub(super) async fn read_long<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let result = self.handle.long_work().run(read).await?;
+        self.read(result)
+    }
+
+    /// Runs a short read that may touch the disk on the thread's own pool.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Status> {
-        match tokio::task::spawn_blocking(read).await {
-            Ok(result) => self.read(result),
-            // The pool refuses work only while the process is ending.
-            Err(_cancelled) => Err(error::STOPPED),
-        }
+        let result = self.short_work.run(read).await?;
+        self.read(result)
     }
 }
 

@@ -104,14 +104,16 @@ impl Services {
     }
 
     pub(super) async fn hash(&self) -> Result<Payload, Status> {
+        // The hash is of the file: all that is applied has to be there.
+        self.applied_is_durable().await?;
         let reader = self.handle.reader().clone();
-        let (hash, revision) = self.blocking(move || reader.hash()).await?;
+        let (hash, revision) = self.read_long(move || reader.hash()).await?;
         Ok(Payload::of(&HashResponse { header: Some(self.header(revision)), hash }))
     }
 
     pub(super) async fn hash_kv(&self, request: HashKvRequest) -> Result<Payload, Status> {
         let reader = self.handle.reader().clone();
-        let (found, revision) = self.blocking(move || reader.hash_kv(request.revision)).await?;
+        let (found, revision) = self.read_long(move || reader.hash_kv(request.revision)).await?;
         Ok(Payload::of(&HashKvResponse {
             header: Some(self.header(revision)),
             hash: found.hash,

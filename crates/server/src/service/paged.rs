@@ -4,9 +4,10 @@
 //! once to send it, both times at one revision and page by page, and never faster than the client takes it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use machine::{Page, RangePager, RangeReply, ReadError, Reader, Record};
+use machine::{Page, RangePager, RangeReply, ReadError, Record};
 use proto::etcdserverpb::{RangeRequest, ResponseHeader};
 
 use super::Services;
@@ -14,19 +15,18 @@ use super::answer::{RangeEnd, put_range_end, put_record, range_head, range_len};
 use super::payload::{PIECE_BYTES, Payload, field_len};
 use crate::grpc::error;
 use crate::grpc::status::Status;
+use crate::metrics::Metrics;
+use crate::workers::Workers;
 
 /// A list is held whole up to so many bytes of records.
 const HELD_BYTES_MAX: usize = 12 << 20;
-/// Keys read at a time.
-const PAGE_KEYS: usize = 1000;
+/// Keys read at a time: the thread that serves looks for them, and has other calls to answer.
+const PAGE_KEYS: usize = 256;
+/// Pages of a list that are read like a get; those of a longer one wait for threads that give way to gets.
+const SHORT_PAGES_MAX: usize = 4;
 
-/// What reading a list has given.
-enum List {
-    /// All of it, and `header.revision`.
-    Held(i64, RangeReply),
-    /// Its measure.
-    Measured(Measure),
-}
+/// Readings of a list that a compaction has overtaken.
+const ATTEMPTS_MAX: usize = 8;
 
 /// What a list will be when it is read again.
 struct Measure {
@@ -37,12 +37,49 @@ struct Measure {
 }
 
 impl Services {
-    /// Answers a range that may be large, and whose order allows pages.
+    /// Answers a range that may be large, and whose order allows pages. One that asked for no revision and loses a race
+    /// with a compaction begins again at the revision then current.
     pub(super) async fn list(&self, request: RangeRequest) -> Result<Payload, Status> {
-        let reader = self.handle.reader().clone();
-        match self.blocking(move || read_or_measure(&reader, request)).await? {
-            List::Held(revision, reply) => Ok(super::answer::range(&self.header(revision), reply)),
-            List::Measured(measure) => self.send_in_pages(&measure),
+        let mut attempts = 1;
+        loop {
+            match self.list_once(request.clone()).await {
+                Err(refused)
+                    if refused == error::COMPACTED
+                        && request.revision <= 0
+                        && attempts < ATTEMPTS_MAX =>
+                {
+                    attempts += 1;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn list_once(&self, mut request: RangeRequest) -> Result<Payload, Status> {
+        let pager = self.handle.reader().pager(&request)?;
+        let header_revision = pager.header_revision();
+        if request.revision <= 0 {
+            request.revision = header_revision;
+        }
+        let mut pages = PageReader::new(pager, self);
+        let mut kvs = Vec::new();
+        let mut records_len = 0;
+        loop {
+            let Page { kvs: page, end } = pages.next().await?;
+            records_len += page.iter().map(|record| field_len(2, record.len())).sum::<usize>();
+            if records_len <= HELD_BYTES_MAX {
+                kvs.extend(page);
+            } else {
+                // It is too large to hold: what is left is only measured.
+                kvs = Vec::new();
+            }
+            let Some((more, count)) = end else { continue };
+            if records_len <= HELD_BYTES_MAX {
+                let reply = RangeReply { kvs, more, count };
+                return Ok(super::answer::range(&self.header(header_revision), reply));
+            }
+            let end = RangeEnd { more, count };
+            return self.send_in_pages(&Measure { header_revision, records_len, end, request });
         }
     }
 
@@ -54,7 +91,7 @@ impl Services {
             len,
             Pages {
                 head: Some(range_head(&header, len)),
-                pager: Some(pager),
+                pages: Some(PageReader::new(pager, self)),
                 records: VecDeque::new(),
                 end: Some(measure.end),
             },
@@ -62,29 +99,55 @@ impl Services {
     }
 }
 
-/// Reads the list; when it turns out too large, lets go of what it has and only measures the rest.
-fn read_or_measure(reader: &Reader, mut request: RangeRequest) -> Result<List, ReadError> {
-    let mut pager = reader.pager(&request)?;
-    let header_revision = pager.header_revision();
-    if request.revision <= 0 {
-        request.revision = header_revision;
+/// Reads a list page by page, and lets other calls go on in between.
+#[derive(Debug)]
+struct PageReader {
+    /// Lent to other threads while they read the disk.
+    pager: Option<RangePager>,
+    short_work: Workers,
+    long_work: Workers,
+    metrics: Arc<Metrics>,
+    pages_read: usize,
+}
+
+impl PageReader {
+    fn new(pager: RangePager, services: &Services) -> Self {
+        Self {
+            pager: Some(pager),
+            short_work: services.short_work.clone(),
+            long_work: services.handle.long_work().clone(),
+            metrics: Arc::clone(&services.metrics),
+            pages_read: 0,
+        }
     }
-    let mut kvs = Vec::new();
-    let mut records_len = 0;
-    loop {
-        let Page { kvs: page, end } = pager.next_page(PAGE_KEYS)?;
-        records_len += page.iter().map(|record| field_len(2, record.len())).sum::<usize>();
-        if records_len <= HELD_BYTES_MAX {
-            kvs.extend(page);
+
+    /// Reads the next page. A compaction may have taken it away, and the disk may fail.
+    async fn next(&mut self) -> Result<Page, Status> {
+        let mut pager = self.pager.take().ok_or(error::STOPPED)?;
+        let collected = pager.collect(PAGE_KEYS)?;
+        let (pager, page) = if collected.is_resident() {
+            tokio::task::yield_now().await;
+            let page = pager.read(collected);
+            (pager, page)
         } else {
-            kvs = Vec::new();
-        }
-        let Some((more, count)) = end else { continue };
-        if records_len <= HELD_BYTES_MAX {
-            return Ok(List::Held(header_revision, RangeReply { kvs, more, count }));
-        }
-        let end = RangeEnd { more, count };
-        return Ok(List::Measured(Measure { header_revision, records_len, end, request }));
+            let read = move || {
+                let page = pager.read(collected);
+                (pager, page)
+            };
+            let is_short = self.pages_read < SHORT_PAGES_MAX;
+            let workers = if is_short { &self.short_work } else { &self.long_work };
+            workers.run(read).await?
+        };
+        self.pager = Some(pager);
+        self.pages_read += 1;
+        page.map_err(|error| match error {
+            ReadError::Refused(refusal) => Status::from(refusal),
+            ReadError::Fault(fault) => {
+                tracing::error!(error = %fault, "a list broke off: a read of the backend failed");
+                self.metrics.read_failed();
+                super::fault_status(&fault)
+            }
+        })
     }
 }
 
@@ -92,8 +155,8 @@ fn read_or_measure(reader: &Reader, mut request: RangeRequest) -> Result<List, R
 #[derive(Debug)]
 pub(super) struct Pages {
     head: Option<BytesMut>,
-    /// Lent to the blocking pool while a page is read.
-    pager: Option<RangePager>,
+    /// Gone when all is read.
+    pages: Option<PageReader>,
     records: VecDeque<Record>,
     end: Option<RangeEnd>,
 }
@@ -109,8 +172,12 @@ impl Pages {
         while piece.len() < PIECE_BYTES {
             if let Some(record) = self.records.pop_front() {
                 put_record(2, &record, &mut piece);
-            } else if self.pager.is_some() {
-                self.read_page().await?;
+            } else if let Some(pages) = &mut self.pages {
+                let Page { kvs, end } = pages.next().await?;
+                self.records.extend(kvs);
+                if end.is_some() {
+                    self.pages = None;
+                }
             } else {
                 if let Some(end) = self.end.take() {
                     put_range_end(end, &mut piece);
@@ -119,27 +186,5 @@ impl Pages {
             }
         }
         Ok(Some(piece.freeze()))
-    }
-
-    async fn read_page(&mut self) -> Result<(), Status> {
-        let Some(mut pager) = self.pager.take() else { return Ok(()) };
-        let read = tokio::task::spawn_blocking(move || {
-            let page = pager.next_page(PAGE_KEYS);
-            (pager, page)
-        });
-        // The pool refuses work only while the process is ending.
-        let (pager, page) = read.await.map_err(|_cancelled| error::STOPPED)?;
-        let page = page.map_err(|error| match error {
-            ReadError::Refused(refusal) => Status::from(refusal),
-            ReadError::Fault(fault) => {
-                tracing::error!(error = %fault, "a list broke off: a read of the backend failed");
-                super::fault_status(&fault)
-            }
-        })?;
-        self.records.extend(page.kvs);
-        if page.end.is_none() {
-            self.pager = Some(pager);
-        }
-        Ok(())
     }
 }

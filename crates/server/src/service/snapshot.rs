@@ -33,7 +33,7 @@ impl Services {
         let mut remaining = image.len();
         let mut digest = Sha256::new();
         loop {
-            // The image is lent to the blocking pool piece by piece: a slow client holds no thread.
+            // The image is lent to the threads piece by piece: a slow client holds no thread.
             let (lent, mut bytes) = self.image_work(move || read_ahead(image)).await?;
             image = lent;
             if bytes.is_empty() {
@@ -53,25 +53,20 @@ impl Services {
 }
 
 impl Services {
-    /// Runs a step of making an image on the blocking pool.
+    /// Runs a step of making an image on the threads for long work.
     async fn image_work<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
     ) -> Result<T, Status> {
-        match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "failed to make a snapshot");
-                self.metrics.read_failed();
-                Err(Status::new(Code::Unknown, error.to_string()))
-            }
-            // The pool refuses work only while the process is ending.
-            Err(_cancelled) => Err(error::STOPPED),
-        }
+        self.handle.long_work().run(work).await?.map_err(|error| {
+            tracing::error!(%error, "failed to make a snapshot");
+            self.metrics.read_failed();
+            Status::new(Code::Unknown, error.to_string())
+        })
     }
 
     /// Waits until the backend holds everything that is applied now.
-    async fn applied_is_durable(&self) -> Result<(), Status> {
+    pub(super) async fn applied_is_durable(&self) -> Result<(), Status> {
         let applied = self.handle.gate().applied_index();
         while self.handle.reader().durable_index() < applied {
             if self.handle.has_ended() {
