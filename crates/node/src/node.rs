@@ -213,12 +213,9 @@ impl Node {
         effects.backend.extend(self.backend.jobs(&mut self.machine, self.now));
         let applied = self.applied();
         effects.complete(self.reads.ready(applied), || Answer::ReadReady);
-        if self.leases.is_waiting() {
-            let mut completions = Vec::new();
-            let clear = self.with_counter(|desk, counter| desk.retry(counter, &mut completions));
-            effects.completions.append(&mut completions);
-            self.clear_checkpoints(&clear);
-        }
+        let completions = &mut effects.completions;
+        let clear = self.with_counter(|desk, counter| desk.retry(counter, completions));
+        self.clear_checkpoints(&clear);
         let SnapshotConfig { catch_up_entries, log_bytes_max, .. } = self.own.snapshots;
         self.consensus.trim(catch_up_entries, log_bytes_max);
         self.publish();

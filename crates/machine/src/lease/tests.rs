@@ -117,6 +117,7 @@ impl Runner {
                 let max = args.first().map_or(Ok(500), |max| max.parse())?;
                 format!("{:?}", lessor.expired(now, max))
             }
+            "take_revoked" => format!("{:?}", lessor.take_revoked()),
             "checkpoints" => format!("{:?}", lessor.checkpoints(now, 1000)),
             "ttl" => match lessor.time_to_live(now, args[0].parse()?) {
                 Some(times) => format!("remaining {:?} of {}", times.remaining, times.granted),
