@@ -294,6 +294,16 @@ impl Lessor {
         expired
     }
 
+    /// Takes back what [`Lessor::expired`] gave and found no room among proposals: it is given again as soon as the time given is a
+    /// later one, and counts as under way until then.
+    pub fn put_off(&mut self, ids: &[i64]) {
+        let Some(primary) = &mut self.primary else { return };
+        for slot in ids.iter().filter_map(|&id| self.table.find(id)) {
+            primary.put_off(slot, self.now);
+            self.stats.expired -= 1;
+        }
+    }
+
     /// Takes the ids of leases that had expired and were revoked since the last call, and since the promotion: whoever waits for such a
     /// revocation ([`Renewal::Expired`]) is to ask again. Call it after applying; nothing if this lessor is not primary.
     pub fn take_revoked(&mut self) -> Vec<i64> {

@@ -127,6 +127,15 @@ impl Primary {
         out
     }
 
+    /// Lets a revocation that was just taken and could not be proposed be taken again as soon as time has passed.
+    pub(super) fn put_off(&mut self, slot: u32, now: u64) {
+        let taken = self.in_flight.iter_mut().find(|(other, _)| *other == slot);
+        if let Some((_, again_at)) = taken {
+            *again_at = now + 1;
+            self.window_used = self.window_used.saturating_sub(1);
+        }
+    }
+
     /// Takes up to `max` checkpoints that are due: ids and remaining seconds, rounded up.
     pub(super) fn take_checkpoints(
         &mut self,
