@@ -208,7 +208,6 @@ impl World {
             ids: member.node.request_ids(),
             gate: Arc::clone(&gate),
             reader: member.node.reader(),
-            backend: member.backend.clone(),
         };
         let handle = Handle::new(0, doors);
         let identity = Identity { cluster_id: gate.cluster(), member_id: gate.member() };

@@ -143,14 +143,16 @@ impl Node {
                 Ok(()) => effects.messages.extend(self.consensus.persisted(job)),
                 Err(fault) => self.fail(fault.into(), &mut effects),
             },
-            Event::BackendDone(done) => {
-                let token = self.backend.done();
-                match self.machine.backend_done(done) {
-                    Ok(()) => effects.complete(token, || Answer::Defragmented),
-                    Err(fault) => self.fail(fault, &mut effects),
+            Event::BackendDone(done) => match self.machine.backend_done(done) {
+                Ok(Some(step)) => self.backend.defragment_stepped(step, &mut effects.completions),
+                Ok(None) => {}
+                Err(fault) => self.fail(fault, &mut effects),
+            },
+            Event::Defragment(token) => {
+                if let Err(failure) = self.backend.want_defragment(token) {
+                    effects.fail([token], failure);
                 }
             }
-            Event::Defragment(token) => self.backend.want_defragment(token),
             Event::Stop => self.begin_stop(),
         }
         effects

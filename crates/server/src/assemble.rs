@@ -104,7 +104,6 @@ impl Member {
             ids: node.request_ids(),
             gate: Arc::clone(&gate),
             reader: node.reader(),
-            backend: backend.clone(),
         };
         let shared = Shared {
             doors,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::batch::Change;
+use super::batch::{self, Change, WriteBatch};
 use super::checked::{ChangedBlock, CheckedFile};
 use super::{Options, REMEDY, record};
 use crate::disk::{Disk, File, OpenMode};
@@ -86,6 +86,30 @@ impl Engine {
         // read the whole file to know what is free.
         transaction.set_quick_repair(true);
         Ok(transaction)
+    }
+
+    /// Carries out `batch` with one durable commit.
+    pub(super) fn carry_out(
+        &self,
+        tables: &[&str],
+        batch: &WriteBatch,
+        path: &Path,
+    ) -> Result<(), Fault> {
+        let transaction = self.begin(path)?;
+        let mut total = Change::default();
+        for (name, ops) in tables.iter().zip(batch.by_table(tables.len())) {
+            if ops.is_empty() {
+                continue;
+            }
+            let definition = TableDefinition::<&[u8], &[u8]>::new(name);
+            let mut table =
+                transaction.open_table(definition).map_err(|error| fault("write", path, error))?;
+            let change =
+                batch::apply(&mut table, &ops).map_err(|error| fault("write", path, error))?;
+            total.added += change.added;
+            total.removed += change.removed;
+        }
+        self.commit(transaction, total, path)
     }
 
     /// Makes `transaction` durable.

@@ -57,7 +57,7 @@ fn damage_done_while_the_member_runs_is_found_by_reading() {
         let (backend, model) = filled(&disk);
         drop(backend);
         // Nothing is cached, so that every read goes to the disk.
-        let options = Options { cache_bytes: 0, verify_on_open: true };
+        let options = Options { cache_bytes: 0, ..Options::default() };
         let backend = Backend::open(Arc::new(disk.clone()), path(), TABLES, options).unwrap();
         let file = disk.open(path(), OpenMode::ReadWrite).unwrap();
         let offset = block * 4096 + 77;
