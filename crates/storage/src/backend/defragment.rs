@@ -19,7 +19,7 @@ use redb::{ReadOnlyTable, ReadableDatabase, Table, TableDefinition};
 use super::batch::{Change, Op, TableId, WriteBatch, unordered};
 use super::engine::{Engine, fault};
 use super::reader::View;
-use super::{Home, Options, REMEDY, record};
+use super::{Home, REMEDY, record};
 use crate::datadir::sync_parent;
 use crate::disk::{Disk, OpenMode};
 use crate::fault::{Fault, OrFault};
@@ -137,7 +137,7 @@ impl Rewrite {
             Stage::Copy(place) => {
                 if copy(&self.engine, &self.temporary, home, place, before)? {
                     // Opened anew, it reads back what is on the disk.
-                    self.engine = reopen(self.engine, &self.temporary, home)?;
+                    self.engine = home.reopen(self.engine, &self.temporary)?;
                     self.stage = Stage::Verify(Place::default());
                 }
             }
@@ -163,8 +163,7 @@ impl Rewrite {
 
     fn swap(self, home: &Home) -> Result<View, DefragmentFault> {
         let Self { temporary, engine, .. } = self;
-        // The file grew in leaps; closing it cuts off what was not needed.
-        let engine = reopen(engine, &temporary, home)?;
+        let engine = home.reopen(engine, &temporary)?;
         let view = View::open(Arc::new(engine), home.tables, home.path.clone())?;
         // From here on a fault may leave either file under the name. Also a rename that failed: part of it may have
         // reached the disk.
@@ -227,13 +226,6 @@ pub(super) fn create(home: &Home) -> Result<Engine, Fault> {
     disk.rename(&temporary, path).or_fault("rename", &temporary)?;
     sync_parent(&**disk, path)?;
     Ok(engine)
-}
-
-fn reopen(engine: Engine, path: &Path, home: &Home) -> Result<Engine, Fault> {
-    engine.database.close().map_err(|error| fault("close", path, error))?;
-    // Records are verified step by step: checking the whole file here would hold commits back for long.
-    let options = Options { verify_on_open: false, ..home.options };
-    Engine::open(&*home.disk, path, OpenMode::ReadWrite, home.tables, options)
 }
 
 /// Copies some records from `place` on to `engine` at `path`, verifying each. Tells whether that was all.

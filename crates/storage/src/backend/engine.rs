@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::batch::{self, Change, WriteBatch};
-use super::checked::{ChangedBlock, CheckedFile};
+use super::checked::{ChangedBlock, CheckedFile, Sums};
 use super::{Options, REMEDY, record};
 use crate::disk::{Disk, File, OpenMode};
 use crate::fault::{Fault, OrFault};
@@ -34,6 +34,8 @@ pub(super) struct Engine {
     pub(super) database: Database,
     file_bytes: Arc<AtomicU64>,
     record_bytes: AtomicU64,
+    /// What is known of the file's blocks.
+    sums: Sums,
 }
 
 impl Engine {
@@ -45,15 +47,42 @@ impl Engine {
         tables: &[&str],
         options: Options,
     ) -> Result<Self, Fault> {
+        Self::open_known(disk, path, mode, tables, options, Sums::default())
+    }
+
+    /// Closes the file, which cuts off what it grew ahead, and opens it anew, without checking it as a whole: each block
+    /// that is read has to be the one that was written.
+    pub(super) fn reopen(
+        self,
+        disk: &dyn Disk,
+        path: &Path,
+        tables: &[&str],
+        options: Options,
+    ) -> Result<Self, Fault> {
+        let Self { database, sums, .. } = self;
+        database.close().map_err(|error| fault("close", path, error))?;
+        let options = Options { verify_on_open: false, ..options };
+        Self::open_known(disk, path, OpenMode::ReadWrite, tables, options, sums)
+    }
+
+    fn open_known(
+        disk: &dyn Disk,
+        path: &Path,
+        mode: OpenMode,
+        tables: &[&str],
+        options: Options,
+        sums: Sums,
+    ) -> Result<Self, Fault> {
         let file = disk.open(path, mode).or_fault("open", path)?;
         check_geometry(&*file, path)?;
-        let (file, file_bytes) = CheckedFile::new(file).or_fault("open", path)?;
+        let (file, file_bytes) =
+            CheckedFile::new(file, Arc::clone(&sums)).or_fault("open", path)?;
         let database = Database::builder()
             .set_cache_size(usize::try_from(options.cache_bytes).unwrap_or(usize::MAX))
             .set_check_integrity_on_open(options.verify_on_open)
             .create_with_backend(file)
             .map_err(|error| fault("open", path, error))?;
-        let engine = Self { database, file_bytes, record_bytes: AtomicU64::new(0) };
+        let engine = Self { database, file_bytes, record_bytes: AtomicU64::new(0), sums };
         engine.prepare(path, tables)?;
         Ok(engine)
     }

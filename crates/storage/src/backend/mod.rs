@@ -87,6 +87,13 @@ struct Home {
     options: Options,
 }
 
+impl Home {
+    /// Opens the file of `engine`, at `path`, anew.
+    fn reopen(&self, engine: Engine, path: &Path) -> Result<Engine, Fault> {
+        engine.reopen(&*self.disk, path, self.tables, self.options)
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     home: Home,
