@@ -39,7 +39,7 @@ enum Entry {
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let disk = Arc::new(MemDisk::new());
-    let options = backend::Options { cache_bytes: 1 << 20, verify_on_open: true };
+    let options = backend::Options { cache_bytes: 1 << 20, ..backend::Options::default() };
     let backend = Backend::open(disk, Path::new("db"), schema::BUCKETS, options)
         .expect("an empty file opens");
     let mut machine = recover(&backend);

@@ -21,7 +21,7 @@ const META: TableId = TableId(1);
 
 fn open_in(disk: &MemDisk, tables: &'static [&'static str]) -> Result<Backend, Fault> {
     // Without the verification of the whole file the engine may panic on damaged pages: never without.
-    let options = Options { cache_bytes: 1 << 20, verify_on_open: true };
+    let options = Options { cache_bytes: 1 << 20, ..Options::default() };
     Backend::open(Arc::new(disk.clone()), Path::new(PATH), tables, options)
 }
 

@@ -212,7 +212,6 @@ impl World {
             ids: member.node.request_ids(),
             gate: Arc::clone(&gate),
             reader: member.node.reader(),
-            backend: member.backend.clone(),
             long_work: LONG_WORK.with(LongWork::workers),
         };
         let handle = Handle::new(0, doors);

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use storage::backend::{Backend, Op, TableId, WriteBatch};
+use storage::backend::{Backend, DefragmentFault, Op, TableId, WriteBatch};
 
 use crate::fault::Fault;
 use crate::machine::Applied;
@@ -20,8 +20,19 @@ pub enum BackendJob {
     Commit(Commit),
     /// Goes on with a compaction.
     CompactStep(CompactStep),
-    /// Rewrites the backend's file without its free space.
-    Defragment,
+    /// Goes on with a rewrite of the backend's file without its free space, or begins one.
+    DefragmentStep,
+}
+
+/// What a step of a defragmentation has led to.
+#[derive(Debug, Clone)]
+pub enum Defragmentation {
+    /// Another step is to follow.
+    GoesOn,
+    /// The new file is in place.
+    Done,
+    /// The file is the one it was, because of this fault.
+    GivenUp(storage::Fault),
 }
 
 /// A batch with everything applied up to an index.
@@ -51,7 +62,7 @@ pub struct BackendDone(pub(crate) Done);
 pub(crate) enum Done {
     Commit { applied: Applied, records: usize, result: Result<(), Fault> },
     CompactStep { compaction: Box<Compaction>, result: Result<Step, Fault> },
-    Defragment(Result<(), Fault>),
+    DefragmentStep(Result<bool, DefragmentFault>),
 }
 
 impl BackendJob {
@@ -60,7 +71,7 @@ impl BackendJob {
         BackendDone(match self {
             Self::Commit(commit) => commit.run(backend),
             Self::CompactStep(step) => step.run(backend),
-            Self::Defragment => Done::Defragment(backend.defragment().map_err(Fault::from)),
+            Self::DefragmentStep => Done::DefragmentStep(backend.defragment_step()),
         })
     }
 }

@@ -29,7 +29,7 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use backend_job::{BackendDone, BackendJob, Commit, CompactStep};
+pub use backend_job::{BackendDone, BackendJob, Commit, CompactStep, Defragmentation};
 pub use fault::{EntryFault, Fault, ReadError};
 pub use machine::{Applied, AppliedEntry, Machine, Options};
 pub use mvcc::hash::KeyValueHash;

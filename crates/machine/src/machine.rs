@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::raftpb;
-use storage::backend::{Backend, Op, TableId};
+use storage::backend::{Backend, DefragmentFault, Op, TableId};
 
 use crate::alarm::Alarms;
-use crate::backend_job::{BackendDone, BackendJob, Commit, CompactStep, Done};
+use crate::backend_job::{BackendDone, BackendJob, Commit, CompactStep, Defragmentation, Done};
 use crate::fault::{EntryFault, Fault};
 use crate::lease::{self, Lessor};
 use crate::membership::{self, Membership, MembershipChange, Verdict, Version};
@@ -342,9 +342,10 @@ impl Machine {
         Some(BackendJob::CompactStep(CompactStep { shared, compaction, batch_max }))
     }
 
-    /// Takes a defragmentation.
-    pub fn take_defragment(&self) -> BackendJob {
-        BackendJob::Defragment
+    /// Takes the next step of a defragmentation, or the first of a new one. Commits and steps of a compaction may have their
+    /// turn before the next.
+    pub fn take_defragment_step(&self) -> BackendJob {
+        BackendJob::DefragmentStep
     }
 
     /// Returns the revision up to which compactions have been carried out, or −1: who asked for a
@@ -353,9 +354,10 @@ impl Machine {
         self.finished_compact.unwrap_or(-1)
     }
 
-    /// Takes a finished job back. A fault means that the member has to stop: what was applied may
-    /// not be durable.
-    pub fn backend_done(&mut self, done: BackendDone) -> Result<(), Fault> {
+    /// Takes a finished job back, and tells where a defragmentation stands if it was a step of one. A
+    /// fault means that the member has to stop: what was applied may not be durable, or not be found
+    /// by a restart.
+    pub fn backend_done(&mut self, done: BackendDone) -> Result<Option<Defragmentation>, Fault> {
         match done.0 {
             Done::Commit { applied, records, result } => {
                 self.is_committing = false;
@@ -365,14 +367,19 @@ impl Machine {
                 // engine.
                 self.store.shared.set_durable_index(applied.index);
                 while self.store.shared.state.write().tail.drop_handed(CHUNK_KEYS) {}
-                Ok(())
+                Ok(None)
             }
             Done::CompactStep { compaction, result } => {
                 self.is_compacting = false;
                 self.compact_step_done(*compaction, result?);
-                Ok(())
+                Ok(None)
             }
-            Done::Defragment(result) => result,
+            Done::DefragmentStep(result) => match result {
+                Ok(false) => Ok(Some(Defragmentation::GoesOn)),
+                Ok(true) => Ok(Some(Defragmentation::Done)),
+                Err(DefragmentFault::GivenUp(fault)) => Ok(Some(Defragmentation::GivenUp(fault))),
+                Err(DefragmentFault::Unknown(fault)) => Err(fault.into()),
+            },
         }
     }
 

@@ -150,11 +150,8 @@ impl Reader {
         let mut items = Vec::new();
         let mut more = false;
         if query.is_count_only() {
-            return Some(view.count(query.keys).map(|count| RangeReply {
-                kvs: vec![],
-                more,
-                count,
-            }));
+            let count = count_resident(view, query)?;
+            return Some(count.map(|count| RangeReply { kvs: vec![], more, count }));
         }
         let is_index_only = query.is_index_only();
         let mut visited = 0;
@@ -178,7 +175,7 @@ impl Reader {
             Err(refusal) => return Some(Err(refusal)),
             Ok(Chunk::Done) => visited,
             Ok(_) if !more => return None,
-            Ok(_) => match view.count(query.keys) {
+            Ok(_) => match count_resident(view, query)? {
                 Ok(count) => count,
                 Err(refusal) => return Some(Err(refusal)),
             },
@@ -256,6 +253,15 @@ impl Reader {
         stats.tail_records = state.tail.len() as u64;
         stats.tail_bytes = state.tail.bytes() as u64;
         stats
+    }
+}
+
+/// Counts keys; `None` if that takes more than one chunk, as it may in the past.
+fn count_resident(view: &View<'_>, query: &Query<'_>) -> Option<Result<i64, Refusal>> {
+    match view.count_chunk(query.keys, query.keys.start()) {
+        Ok((count, None)) => Some(Ok(count)),
+        Ok((_, Some(_))) => None,
+        Err(refusal) => Some(Err(refusal)),
     }
 }
 

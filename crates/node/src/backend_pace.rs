@@ -1,17 +1,20 @@
 //! When the backend thread gets work.
 //!
 //! Commits are gathered: one follows another only after a pause, or when enough has gathered, or when something waits
-//! for what it makes durable. Steps of a compaction are spaced, so that commits and reads get their turn.
+//! for what it makes durable. Steps of a compaction are spaced, so that commits and reads get their turn. A defragmentation
+//! has one step under way at a time, and a commit that is due comes before the next.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use machine::{BackendJob, Machine};
+use machine::{BackendJob, Defragmentation, Machine};
 
 use crate::config::BackendConfig;
-use crate::{Now, Token};
+use crate::{Answer, Completion, Failure, Now, Token};
 
-/// Hands out jobs, and remembers them until they are done.
+/// Callers that wait for a defragmentation, at most; what exceeds it is refused.
+const DEFRAGMENT_WAITING_MAX: usize = 1024;
+
+/// Hands out jobs, and remembers who waits for them.
 #[derive(Debug)]
 pub(crate) struct BackendPace {
     config: BackendConfig,
@@ -19,9 +22,12 @@ pub(crate) struct BackendPace {
     is_commit_wanted: bool,
     steps_per_tick: u32,
     steps_left: u32,
-    defragment: VecDeque<Token>,
-    /// Whom to answer when each job is done, oldest first.
-    under_way: VecDeque<Option<Token>>,
+    /// Who waits for the defragmentation under way; nobody while there is none.
+    defragmenting: Vec<Token>,
+    /// Whether a step of it is under way.
+    is_stepping: bool,
+    /// Who came later: they wait for the next one, together.
+    defragment_next: Vec<Token>,
 }
 
 impl BackendPace {
@@ -36,8 +42,9 @@ impl BackendPace {
             is_commit_wanted: false,
             steps_per_tick,
             steps_left: steps_per_tick,
-            defragment: VecDeque::new(),
-            under_way: VecDeque::new(),
+            defragmenting: Vec::new(),
+            is_stepping: false,
+            defragment_next: Vec::new(),
         }
     }
 
@@ -46,9 +53,13 @@ impl BackendPace {
         self.is_commit_wanted = true;
     }
 
-    /// Puts a defragmentation behind what is under way.
-    pub(crate) fn want_defragment(&mut self, token: Token) {
-        self.defragment.push_back(token);
+    /// Asks for a defragmentation that begins from now on. Tells why it is refused if it is.
+    pub(crate) fn want_defragment(&mut self, token: Token) -> Result<(), Failure> {
+        if self.defragmenting.len() + self.defragment_next.len() >= DEFRAGMENT_WAITING_MAX {
+            return Err(Failure::TooManyRequests);
+        }
+        self.defragment_next.push(token);
+        Ok(())
     }
 
     /// Lets a tick pass.
@@ -66,30 +77,47 @@ impl BackendPace {
         if is_due && let Some(commit) = machine.take_commit() {
             self.last_commit = now;
             self.is_commit_wanted = false;
-            self.under_way.push_back(None);
             jobs.push(commit);
         }
         if self.steps_left > 0
             && let Some(step) = machine.take_compact_step()
         {
             self.steps_left -= 1;
-            self.under_way.push_back(None);
             jobs.push(step);
         }
-        while let Some(token) = self.defragment.pop_front() {
-            self.under_way.push_back(Some(token));
-            jobs.push(machine.take_defragment());
+        if self.defragmenting.is_empty() {
+            self.defragmenting = std::mem::take(&mut self.defragment_next);
+        }
+        if !self.defragmenting.is_empty() && !self.is_stepping {
+            self.is_stepping = true;
+            jobs.push(machine.take_defragment_step());
         }
         jobs
     }
 
-    /// Notes that the oldest job is done; returns whom to answer.
-    pub(crate) fn done(&mut self) -> Option<Token> {
-        self.under_way.pop_front().flatten()
+    /// Takes what a step of a defragmentation has led to; answers go to `completions`.
+    pub(crate) fn defragment_stepped(
+        &mut self,
+        step: Defragmentation,
+        completions: &mut Vec<Completion>,
+    ) {
+        self.is_stepping = false;
+        let is_done = match step {
+            Defragmentation::GoesOn => return,
+            Defragmentation::Done => true,
+            Defragmentation::GivenUp(fault) => {
+                tracing::warn!(%fault, "a defragmentation was given up");
+                false
+            }
+        };
+        completions.extend(self.defragmenting.drain(..).map(|token| {
+            let failed = Answer::Failed(Failure::DefragmentGivenUp);
+            Completion { token, answer: if is_done { Answer::Defragmented } else { failed } }
+        }));
     }
 
     /// Takes everyone who waits for a job.
     pub(crate) fn take_all(&mut self) -> Vec<Token> {
-        self.defragment.drain(..).chain(self.under_way.drain(..).flatten()).collect()
+        self.defragmenting.drain(..).chain(self.defragment_next.drain(..)).collect()
     }
 }

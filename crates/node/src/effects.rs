@@ -99,6 +99,8 @@ pub enum Failure {
     NoLeader,
     /// The lease is not ours to answer for any more.
     NotPrimary,
+    /// The disk did not let the backend's file be rewritten: it is as it was, and the log says why.
+    DefragmentGivenUp,
     /// The member is stopping.
     Stopped,
 }

@@ -1,4 +1,9 @@
 //! Lease requests that the leader answers from memory, and those among them that have to wait.
+//!
+//! A request waits for an index to be applied, or for an expired lease to be revoked, and is not looked at before: a burst
+//! costs what became ready in it, however many wait.
+
+use std::collections::BTreeMap;
 
 use machine::lease::{Lessor, Renewal};
 
@@ -10,15 +15,32 @@ const WAITING_MAX: usize = 1 << 16;
 /// Requests that wait for something to be applied.
 #[derive(Debug, Default)]
 pub(crate) struct LeaseDesk {
-    waiting: Vec<Waiting>,
+    /// Requests by the index that has to be applied first, and by arrival.
+    for_index: BTreeMap<(u64, u64), Waiting>,
+    /// Keep-alives by the expired lease that has to be revoked first, and by arrival.
+    for_revocation: BTreeMap<(i64, u64), Waiting>,
+    arrivals: u64,
+    /// The lessor's reign in which requests began to wait.
+    reign: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     request: LeaseRequest,
     since: Now,
-    /// What has to be applied first; 0 when the request waits for a revocation.
+    /// What was committed when the request came.
     index: u64,
+    /// How many requests came before.
+    arrival: u64,
+}
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Its index is applied.
+    Applied,
+    /// This lease is revoked.
+    Revoked(i64),
 }
 
 /// What a request meets.
@@ -42,28 +64,53 @@ impl LeaseDesk {
         let index = counter.committed;
         let mut clear = Vec::new();
         for request in requests {
-            let waiting = Waiting { request, since: counter.now, index };
+            self.arrivals += 1;
+            let waiting = Waiting { request, since: counter.now, index, arrival: self.arrivals };
             self.serve(waiting, counter, completions, &mut clear);
         }
         clear
     }
 
-    /// Looks at the waiting requests again, after something was applied. Returns as [`LeaseDesk::take`] does.
+    /// Looks again at the requests whose time has come, after something was applied. Returns as [`LeaseDesk::take`] does.
     pub(crate) fn retry(
         &mut self,
         counter: &mut Counter<'_>,
         completions: &mut Vec<Completion>,
     ) -> Vec<i64> {
+        let revoked = counter.lessor.take_revoked();
+        let reign = counter.lessor.reign();
+        let ready = if std::mem::replace(&mut self.reign, reign) == reign {
+            self.take_ready(&revoked, counter.applied)
+        } else {
+            // Leases that had expired live on, or nobody here knows.
+            self.take_all()
+        };
         let mut clear = Vec::new();
-        for waiting in std::mem::take(&mut self.waiting) {
+        for waiting in ready {
             self.serve(waiting, counter, completions, &mut clear);
         }
         clear
     }
 
-    /// Tells whether requests wait.
-    pub(crate) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    fn take_ready(&mut self, revoked: &[i64], applied: u64) -> Vec<Waiting> {
+        let applied = self.for_index.extract_if(..=(applied, u64::MAX), |_, _| true);
+        let mut ready: Vec<Waiting> = applied.map(|(_, waiting)| waiting).collect();
+        for &lease in revoked {
+            let keys = (lease, 0)..=(lease, u64::MAX);
+            ready.extend(
+                self.for_revocation.extract_if(keys, |_, _| true).map(|(_, waiting)| waiting),
+            );
+        }
+        ready
+    }
+
+    /// Takes all waiting requests, in the order in which they came.
+    fn take_all(&mut self) -> Vec<Waiting> {
+        let for_index = std::mem::take(&mut self.for_index).into_values();
+        let for_revocation = std::mem::take(&mut self.for_revocation).into_values();
+        let mut all: Vec<Waiting> = for_index.chain(for_revocation).collect();
+        all.sort_unstable_by_key(|waiting| waiting.arrival);
+        all
     }
 
     /// Fails requests that came `timeout` ago.
@@ -73,18 +120,21 @@ impl LeaseDesk {
         timeout: std::time::Duration,
         completions: &mut Vec<Completion>,
     ) {
-        self.waiting.retain(|waiting| {
+        let mut is_in_time = |waiting: &Waiting| {
             let is_late = now.0.saturating_sub(waiting.since.0) >= timeout;
             if is_late {
                 completions.push(failed(waiting.request, Failure::TimedOut));
             }
             !is_late
-        });
+        };
+        self.for_index.retain(|_, waiting| is_in_time(waiting));
+        self.for_revocation.retain(|_, waiting| is_in_time(waiting));
     }
 
     /// Fails all waiting requests.
     pub(crate) fn fail_all(&mut self, failure: Failure, completions: &mut Vec<Completion>) {
-        completions.extend(self.waiting.drain(..).map(|waiting| failed(waiting.request, failure)));
+        let all = self.take_all().into_iter();
+        completions.extend(all.map(|waiting| failed(waiting.request, failure)));
     }
 
     fn serve(
@@ -100,13 +150,24 @@ impl LeaseDesk {
                 time_to_live(id, keys, waiting.index, counter)
             }
             // Every member answers for what it knows.
-            LeaseRequestKind::Leases => Some(Answer::Leases(counter.lessor.list())),
+            LeaseRequestKind::Leases => Ok(Answer::Leases(counter.lessor.list())),
         };
         match answer {
-            Some(answer) => completions.push(Completion { token: waiting.request.token, answer }),
-            None if self.waiting.len() < WAITING_MAX => self.waiting.push(waiting),
-            None => completions.push(failed(waiting.request, Failure::TooManyRequests)),
+            Ok(answer) => completions.push(Completion { token: waiting.request.token, answer }),
+            Err(_) if self.waiting() >= WAITING_MAX => {
+                completions.push(failed(waiting.request, Failure::TooManyRequests));
+            }
+            Err(Until::Applied) => {
+                self.for_index.insert((waiting.index, waiting.arrival), waiting);
+            }
+            Err(Until::Revoked(lease)) => {
+                self.for_revocation.insert((lease, waiting.arrival), waiting);
+            }
         }
+    }
+
+    fn waiting(&self) -> usize {
+        self.for_index.len() + self.for_revocation.len()
     }
 }
 
@@ -114,39 +175,44 @@ fn failed(request: LeaseRequest, failure: Failure) -> Completion {
     Completion { token: request.token, answer: Answer::Failed(failure) }
 }
 
-/// Renews a lease; `None` when the answer has to wait.
+/// Renews a lease; or tells what the answer waits for.
 fn keep_alive(
     id: i64,
     index: u64,
     counter: &mut Counter<'_>,
     clear: &mut Vec<i64>,
-) -> Option<Answer> {
+) -> Result<Answer, Until> {
     let revision = counter.revision;
     match counter.lessor.renew(counter.now.0, id) {
         Renewal::Renewed { ttl, clear_checkpoint } => {
             if clear_checkpoint {
                 clear.push(id);
             }
-            Some(Answer::KeptAlive { ttl, revision })
+            Ok(Answer::KeptAlive { ttl, revision })
         }
         // It may be granted by an entry that is committed and not applied yet.
-        Renewal::Unknown if counter.applied < index => None,
-        Renewal::Unknown => Some(Answer::KeptAlive { ttl: 0, revision }),
-        Renewal::Expired => None,
-        Renewal::NotPrimary => Some(Answer::Failed(Failure::NotPrimary)),
+        Renewal::Unknown if counter.applied < index => Err(Until::Applied),
+        Renewal::Unknown => Ok(Answer::KeptAlive { ttl: 0, revision }),
+        Renewal::Expired => Err(Until::Revoked(id)),
+        Renewal::NotPrimary => Ok(Answer::Failed(Failure::NotPrimary)),
     }
 }
 
-/// Tells a lease's times; `None` when the answer has to wait.
-fn time_to_live(id: i64, keys: bool, index: u64, counter: &mut Counter<'_>) -> Option<Answer> {
+/// Tells a lease's times; or tells what the answer waits for.
+fn time_to_live(
+    id: i64,
+    keys: bool,
+    index: u64,
+    counter: &mut Counter<'_>,
+) -> Result<Answer, Until> {
     if !counter.lessor.is_primary() {
-        return Some(Answer::Failed(Failure::NotPrimary));
+        return Ok(Answer::Failed(Failure::NotPrimary));
     }
     if counter.applied < index {
-        return None;
+        return Err(Until::Applied);
     }
     let Some(times) = counter.lessor.time_to_live(counter.now.0, id) else {
-        return Some(Answer::TimeToLive { ttl: -1, granted_ttl: 0, keys: Vec::new() });
+        return Ok(Answer::TimeToLive { ttl: -1, granted_ttl: 0, keys: Vec::new() });
     };
     let keys = if keys {
         counter.lessor.keys(id).map(bytes::Bytes::copy_from_slice).collect()
@@ -154,5 +220,121 @@ fn time_to_live(id: i64, keys: bool, index: u64, counter: &mut Counter<'_>) -> O
         Vec::new()
     };
     let ttl = times.remaining.unwrap_or(times.granted);
-    Some(Answer::TimeToLive { ttl, granted_ttl: times.granted, keys })
+    Ok(Answer::TimeToLive { ttl, granted_ttl: times.granted, keys })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use machine::lease::Options;
+
+    use super::*;
+    use crate::Token;
+
+    struct Bench {
+        desk: LeaseDesk,
+        lessor: Lessor,
+        committed: u64,
+        applied: u64,
+    }
+
+    impl Bench {
+        /// A desk whose primary has leases 1 and 2, of five seconds.
+        fn new() -> Self {
+            let mut lessor = Lessor::new(Options::default());
+            lessor.promote(Duration::ZERO, Duration::ZERO);
+            for id in [1, 2] {
+                lessor.grant(id, 5).expect("it is new");
+            }
+            Self { desk: LeaseDesk::default(), lessor, committed: 0, applied: 0 }
+        }
+
+        fn with_desk(
+            &mut self,
+            work: impl FnOnce(&mut LeaseDesk, &mut Counter<'_>, &mut Vec<Completion>) -> Vec<i64>,
+        ) -> Vec<(u64, String)> {
+            let mut completions = Vec::new();
+            let mut counter = Counter {
+                lessor: &mut self.lessor,
+                now: Now::default(),
+                revision: 7,
+                committed: self.committed,
+                applied: self.applied,
+            };
+            work(&mut self.desk, &mut counter, &mut completions);
+            completions
+                .into_iter()
+                .map(|done| (done.token.0, format!("{:?}", done.answer)))
+                .collect()
+        }
+
+        fn ask(&mut self, token: u64, kind: LeaseRequestKind) -> Vec<(u64, String)> {
+            let request = LeaseRequest { token: Token(token), kind };
+            self.with_desk(|desk, counter, out| desk.take(vec![request], counter, out))
+        }
+
+        fn keep_alive(&mut self, token: u64, id: i64) -> Vec<(u64, String)> {
+            self.ask(token, LeaseRequestKind::KeepAlive { id })
+        }
+
+        fn retry(&mut self) -> Vec<(u64, String)> {
+            self.with_desk(LeaseDesk::retry)
+        }
+    }
+
+    fn kept(ttl: i64) -> String {
+        format!("{:?}", Answer::KeptAlive { ttl, revision: 7 })
+    }
+
+    #[test]
+    fn a_request_is_not_looked_at_before_its_index_is_applied() {
+        let mut bench = Bench::new();
+        bench.retry();
+        (bench.committed, bench.applied) = (10, 8);
+        assert_eq!(bench.keep_alive(1, 30), []);
+        bench.committed = 11;
+        assert_eq!(bench.keep_alive(2, 40), []);
+        // It would find its lease, had it been looked at.
+        bench.lessor.grant(30, 5).expect("it is new");
+        bench.applied = 9;
+        assert_eq!(bench.retry(), []);
+        bench.applied = 10;
+        assert_eq!(bench.retry(), [(1, kept(5))]);
+        bench.applied = 11;
+        assert_eq!(bench.retry(), [(2, kept(0))]);
+        assert_eq!(bench.desk.waiting(), 0);
+    }
+
+    #[test]
+    fn who_renews_an_expired_lease_waits_for_its_revocation_alone() {
+        let mut bench = Bench::new();
+        bench.retry();
+        bench.lessor.tick(Duration::from_secs(6));
+        assert_eq!(bench.keep_alive(1, 1), []);
+        assert_eq!(bench.keep_alive(2, 2), []);
+        assert_eq!(bench.keep_alive(3, 1), []);
+        assert_eq!(bench.retry(), []);
+        bench.lessor.revoke(1).expect("it is there");
+        assert_eq!(bench.retry(), [(1, kept(0)), (3, kept(0))]);
+        bench.lessor.revoke(2).expect("it is there");
+        assert_eq!(bench.retry(), [(2, kept(0))]);
+        assert_eq!(bench.desk.waiting(), 0);
+    }
+
+    #[test]
+    fn all_who_wait_are_looked_at_when_the_lessor_begins_or_ends_to_be_primary() {
+        let mut bench = Bench::new();
+        bench.retry();
+        bench.lessor.tick(Duration::from_secs(6));
+        assert_eq!(bench.keep_alive(1, 1), []);
+        bench.lessor.promote(Duration::from_secs(6), Duration::ZERO);
+        assert_eq!(bench.retry(), [(1, kept(5))]);
+        bench.committed = 1;
+        assert_eq!(bench.keep_alive(2, 9), []);
+        assert_eq!(bench.ask(3, LeaseRequestKind::TimeToLive { id: 1, keys: false }), []);
+        bench.lessor.demote();
+        let failed = || format!("{:?}", Answer::Failed(Failure::NotPrimary));
+        assert_eq!(bench.retry(), [(2, failed()), (3, failed())]);
+    }
 }

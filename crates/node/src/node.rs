@@ -143,14 +143,16 @@ impl Node {
                 Ok(()) => effects.messages.extend(self.consensus.persisted(job)),
                 Err(fault) => self.fail(fault.into(), &mut effects),
             },
-            Event::BackendDone(done) => {
-                let token = self.backend.done();
-                match self.machine.backend_done(done) {
-                    Ok(()) => effects.complete(token, || Answer::Defragmented),
-                    Err(fault) => self.fail(fault, &mut effects),
+            Event::BackendDone(done) => match self.machine.backend_done(done) {
+                Ok(Some(step)) => self.backend.defragment_stepped(step, &mut effects.completions),
+                Ok(None) => {}
+                Err(fault) => self.fail(fault, &mut effects),
+            },
+            Event::Defragment(token) => {
+                if let Err(failure) = self.backend.want_defragment(token) {
+                    effects.fail([token], failure);
                 }
             }
-            Event::Defragment(token) => self.backend.want_defragment(token),
             Event::Stop => self.begin_stop(),
         }
         effects
@@ -213,12 +215,9 @@ impl Node {
         effects.backend.extend(self.backend.jobs(&mut self.machine, self.now));
         let applied = self.applied();
         effects.complete(self.reads.ready(applied), || Answer::ReadReady);
-        if self.leases.is_waiting() {
-            let mut completions = Vec::new();
-            let clear = self.with_counter(|desk, counter| desk.retry(counter, &mut completions));
-            effects.completions.append(&mut completions);
-            self.clear_checkpoints(&clear);
-        }
+        let completions = &mut effects.completions;
+        let clear = self.with_counter(|desk, counter| desk.retry(counter, completions));
+        self.clear_checkpoints(&clear);
         let SnapshotConfig { catch_up_entries, log_bytes_max, .. } = self.own.snapshots;
         self.consensus.trim(catch_up_entries, log_bytes_max);
         self.publish();

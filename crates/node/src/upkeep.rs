@@ -114,8 +114,13 @@ impl Node {
 
     fn propose_expired(&mut self) {
         let now = self.now.0;
-        for lease in self.machine.lessor_mut().expired(now, EXPIRED_MAX) {
-            self.propose_own(Purpose::LeaseRevoke, |id| own_requests::lease_revoke(id, lease));
+        let expired = self.machine.lessor_mut().expired(now, EXPIRED_MAX);
+        let is_refused = |&lease: &i64| {
+            !self.propose_own(Purpose::LeaseRevoke, |id| own_requests::lease_revoke(id, lease))
+        };
+        if let Some(first) = expired.iter().position(is_refused) {
+            // There will be no room for the others either.
+            self.machine.lessor_mut().put_off(&expired[first..]);
         }
     }
 

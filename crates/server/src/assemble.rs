@@ -108,7 +108,6 @@ impl Member {
             ids: node.request_ids(),
             gate: Arc::clone(&gate),
             reader: node.reader(),
-            backend: backend.clone(),
             long_work: long_work.workers(),
         };
         let shared = Shared {

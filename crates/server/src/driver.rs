@@ -223,9 +223,12 @@ impl BackendThread {
 
     fn run(self) {
         while let Ok(job) = self.jobs.recv() {
+            let is_commit = !matches!(job, BackendJob::DefragmentStep);
             let started = Instant::now();
             let done = job.run(&self.backend);
-            self.times.backend_commit.observe(started.elapsed());
+            if is_commit {
+                self.times.backend_commit.observe(started.elapsed());
+            }
             if self.inbox.send(Event::BackendDone(done)).is_err() {
                 return;
             }

@@ -21,7 +21,6 @@ use node::{
     Token,
 };
 use slab::Slab;
-use storage::backend::Backend;
 
 use crate::workers::Workers;
 
@@ -36,8 +35,6 @@ pub struct Doors {
     pub gate: Arc<Gate>,
     /// Reads the store.
     pub reader: Reader,
-    /// The engine, for defragmentation.
-    pub backend: Backend,
     /// Threads for work that takes long.
     pub long_work: Workers,
 }
@@ -72,6 +69,7 @@ struct Outgoing {
     proposals: Vec<Proposal>,
     reads: Vec<Token>,
     leases: Vec<LeaseRequest>,
+    defragmentations: Vec<Token>,
 }
 
 impl Handle {
@@ -98,11 +96,6 @@ impl Handle {
     /// Returns the reader of the store.
     pub fn reader(&self) -> &Reader {
         &self.inner.doors.reader
-    }
-
-    /// Returns the engine.
-    pub fn backend(&self) -> &Backend {
-        &self.inner.doors.backend
     }
 
     /// Returns the threads for work that takes long.
@@ -158,6 +151,15 @@ impl Handle {
         }
     }
 
+    /// Has the backend's file rewritten without its free space.
+    pub async fn defragment(&self) -> Result<(), Failure> {
+        match self.wait(|outgoing, token| outgoing.defragmentations.push(token)).await {
+            Answer::Defragmented => Ok(()),
+            Answer::Failed(failure) => Err(failure),
+            other => unreachable!("a defragmentation is answered by its end, not {other:?}"),
+        }
+    }
+
     fn wait(&self, push: impl FnOnce(&mut Outgoing, Token)) -> Wait {
         let shared = &self.inner;
         let generation = shared.generation.get().wrapping_add(1);
@@ -206,6 +208,9 @@ impl Handle {
         if !outgoing.leases.is_empty() {
             self.send(Event::Lease(outgoing.leases));
         }
+        for token in outgoing.defragmentations {
+            self.send(Event::Defragment(token));
+        }
     }
 
     /// A full inbox refuses the whole batch: waiting here would stop every connection of the thread.
@@ -219,6 +224,7 @@ impl Handle {
             Event::Propose(proposals) => proposals.iter().map(|proposal| proposal.token).collect(),
             Event::Read(tokens) => tokens,
             Event::Lease(requests) => requests.iter().map(|request| request.token).collect(),
+            Event::Defragment(token) => vec![token],
             other => unreachable!("serving threads send requests only, not {other:?}"),
         };
         for token in tokens {
@@ -260,7 +266,10 @@ impl Handle {
 
 impl Outgoing {
     fn is_empty(&self) -> bool {
-        self.proposals.is_empty() && self.reads.is_empty() && self.leases.is_empty()
+        self.proposals.is_empty()
+            && self.reads.is_empty()
+            && self.leases.is_empty()
+            && self.defragmentations.is_empty()
     }
 }
 

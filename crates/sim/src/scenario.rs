@@ -145,7 +145,11 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
             ..machine::Options::default()
         },
         backend: BackendConfig {
-            options: storage::backend::Options { cache_bytes: 1 << 20, verify_on_open: true },
+            options: storage::backend::Options {
+                cache_bytes: 1 << 20,
+                verify_on_open: true,
+                step_bytes: rng.pick(&[500, 8 << 10, 4 << 20]),
+            },
             commit_interval: Duration::from_millis(rng.pick(&[20, 200, 2_000])),
             commit_bytes: rng.pick(&[1 << 10, 4 << 20]),
             ..BackendConfig::default()

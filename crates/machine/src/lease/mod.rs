@@ -118,6 +118,8 @@ pub struct Lessor {
     options: Options,
     table: Table,
     primary: Option<Primary>,
+    /// Promotions and demotions so far.
+    reign: u64,
     /// The latest time given, in milliseconds.
     now: u64,
     stats: Stats,
@@ -127,14 +129,15 @@ impl Lessor {
     /// Makes a lessor without leases that is not primary.
     pub fn new(mut options: Options) -> Self {
         options.ttl_min = options.ttl_min.clamp(1, TTL_MAX);
-        Self { options, table: Table::default(), primary: None, now: 0, stats: Stats::default() }
+        let (table, stats) = (Table::default(), Stats::default());
+        Self { options, table, primary: None, reign: 0, now: 0, stats }
     }
 
     /// Forgets everything and takes in stored leases; the lessor is not primary. Attachments follow, one [`Lessor::attach`] per key
     /// whose newest record names a lease. Short ttls are raised as in a grant; of a repeated id the last one counts.
     pub fn recover(&mut self, leases: impl IntoIterator<Item = leasepb::Lease>) {
         self.table = Table::default();
-        self.primary = None;
+        self.demote();
         for lease in leases {
             let ttl = lease.ttl.clamp(self.options.ttl_min, TTL_MAX);
             let remaining = lease.remaining_ttl.clamp(0, ttl);
@@ -170,7 +173,7 @@ impl Lessor {
     pub fn revoke(&mut self, id: i64) -> Result<Vec<Bytes>, Refusal> {
         let slot = self.table.find(id).ok_or(Refusal::LeaseNotFound)?;
         if let Some(primary) = &mut self.primary {
-            primary.remove(slot);
+            primary.remove(slot, id, self.now);
         }
         self.stats.revoked += 1;
         Ok(self.table.remove(slot))
@@ -247,11 +250,13 @@ impl Lessor {
     pub fn promote(&mut self, now: Now, extend: Duration) {
         self.tick(now);
         let extend = to_millis(extend) + self.clock_step();
+        self.reign += 1;
         self.primary = Some(Primary::start(&self.table, &self.options, self.now, extend));
     }
 
     /// Is primary no more: leases do not expire, and whoever waits for a revocation has to be told.
     pub fn demote(&mut self) {
+        self.reign += 1;
         self.primary = None;
     }
 
@@ -287,6 +292,27 @@ impl Lessor {
         let expired = primary.take_expired(&self.table, retry, self.now, max);
         self.stats.expired += expired.len() as u64;
         expired
+    }
+
+    /// Takes back what [`Lessor::expired`] gave and found no room among proposals: it is given again as soon as the time given is a
+    /// later one, and counts as under way until then.
+    pub fn put_off(&mut self, ids: &[i64]) {
+        let Some(primary) = &mut self.primary else { return };
+        for slot in ids.iter().filter_map(|&id| self.table.find(id)) {
+            primary.put_off(slot, self.now);
+            self.stats.expired -= 1;
+        }
+    }
+
+    /// Takes the ids of leases that had expired and were revoked since the last call, and since the promotion: whoever waits for such a
+    /// revocation ([`Renewal::Expired`]) is to ask again. Call it after applying; nothing if this lessor is not primary.
+    pub fn take_revoked(&mut self) -> Vec<i64> {
+        self.primary.as_mut().map_or_else(Vec::new, Primary::take_revoked)
+    }
+
+    /// Counts promotions and demotions: when it changes, everyone who waits for a revocation is to ask again.
+    pub fn reign(&self) -> u64 {
+        self.reign
     }
 
     /// Takes up to `max` leases (at most [`CHECKPOINTS_MAX`]) whose remaining ttl, in seconds, is to be written through the log now.

@@ -21,6 +21,8 @@ pub(super) struct Primary {
     wheel: Wheel,
     /// Leases whose revocation was proposed, and when to propose it again.
     in_flight: Vec<(u32, u64)>,
+    /// Ids of leases that had expired and were revoked since they were last taken.
+    revoked: Vec<i64>,
     /// Ids of leases whose checkpoint is due. One that is gone meanwhile is skipped.
     checkpoints_due: VecDeque<i64>,
     window_began: u64,
@@ -35,6 +37,7 @@ impl Primary {
             checkpoint_at: Vec::new(),
             wheel: Wheel::new(now),
             in_flight: Vec::new(),
+            revoked: Vec::new(),
             checkpoints_due: VecDeque::new(),
             window_began: now,
             window_used: 0,
@@ -65,10 +68,18 @@ impl Primary {
         self.wheel.insert(slot, wake);
     }
 
-    /// Forgets a lease that is revoked.
-    pub(super) fn remove(&mut self, slot: u32) {
+    /// Forgets lease `id`, which is revoked.
+    pub(super) fn remove(&mut self, slot: u32, id: i64, now: u64) {
+        if self.expiry(slot) <= now {
+            self.revoked.push(id);
+        }
         self.wheel.remove(slot);
         self.in_flight.retain(|&(other, _)| other != slot);
+    }
+
+    /// Takes the ids of leases that were revoked after they had expired.
+    pub(super) fn take_revoked(&mut self) -> Vec<i64> {
+        std::mem::take(&mut self.revoked)
     }
 
     /// Tells when a lease expires, or expired.
@@ -114,6 +125,15 @@ impl Primary {
             self.window_used += 1;
         }
         out
+    }
+
+    /// Lets a revocation that was just taken and could not be proposed be taken again as soon as time has passed.
+    pub(super) fn put_off(&mut self, slot: u32, now: u64) {
+        let taken = self.in_flight.iter_mut().find(|(other, _)| *other == slot);
+        if let Some((_, again_at)) = taken {
+            *again_at = now + 1;
+            self.window_used = self.window_used.saturating_sub(1);
+        }
     }
 
     /// Takes up to `max` checkpoints that are due: ids and remaining seconds, rounded up.

@@ -1,6 +1,6 @@
 //! What the write side and all readers share.
 //!
-//! The key index and the tail sit behind one read-write lock, held for at most [`CHUNK_KEYS`] keys
+//! The key index and the tail sit behind one read-write lock, held for about [`CHUNK_KEYS`] keys
 //! at a time and never across I/O. The current revision is raised after everything of that revision
 //! is in place, so that a reader at it needs no further coordination; the compacted revision is
 //! raised before the index loses anything below it, so that whoever finds it low enough *under the
@@ -22,7 +22,7 @@ use crate::membership::Membership;
 use crate::stats::Counters;
 use crate::{Record, Refusal, Revision, schema};
 
-/// Keys that one hold of the lock visits at most.
+/// Keys that one hold of the lock looks at, but for the rest of a leaf.
 pub(crate) const CHUNK_KEYS: usize = 256;
 
 /// Index and tail.

@@ -1,15 +1,15 @@
 //! The store at one revision.
 //!
 //! A view belongs to one request: it is opened, read and dropped. Index and tail are read in chunks
-//! of [`CHUNK_KEYS`] keys per hold of the lock; values that are not in the tail are fetched
-//! afterwards, without any lock.
+//! of about [`CHUNK_KEYS`] keys per hold of the lock, whether they exist at the revision or not;
+//! values that are not in the tail are fetched afterwards, without any lock.
 
 use std::ops::ControlFlow;
 
 use super::key_index::Found;
-use super::range::{Item, Keys, successor};
+use super::range::{Item, Keys};
 use super::record::KeyValue;
-use super::shared::{CHUNK_KEYS, Shared, State, Values};
+use super::shared::{CHUNK_KEYS, Shared, Values};
 use crate::fault::ReadError;
 use crate::{Record, Refusal};
 
@@ -90,9 +90,32 @@ impl<'a> View<'a> {
 
     /// Counts keys.
     pub(crate) fn count(&self, keys: Keys<'_>) -> Result<i64, Refusal> {
+        let mut from = keys.start().to_vec();
+        let mut total = 0;
+        loop {
+            let (count, next) = self.count_chunk(keys, &from)?;
+            total += count;
+            let Some(next) = next else { return Ok(total) };
+            from = next;
+        }
+    }
+
+    /// Counts keys from `from` on until the chunk is full; the second part then tells where the next
+    /// one begins.
+    pub(crate) fn count_chunk(
+        &self,
+        keys: Keys<'_>,
+        from: &[u8],
+    ) -> Result<(i64, Option<Vec<u8>>), Refusal> {
         let state = self.shared.state.read();
         self.shared.check_compacted(self.revision)?;
-        Ok(count(&state, keys, self.revision))
+        let (count, next) = match keys {
+            Keys::One(key) => (usize::from(state.index.get(key, self.revision).is_some()), None),
+            Keys::From(_) | Keys::Between(..) => {
+                state.index.count(from, keys.end(), self.revision, CHUNK_KEYS)
+            }
+        };
+        Ok((i64::try_from(count).unwrap_or(i64::MAX), next))
     }
 
     /// Visits keys in order until `visit` breaks; tells whether it did.
@@ -116,43 +139,29 @@ impl<'a> View<'a> {
     ) -> Result<Chunk, Refusal> {
         let state = self.shared.state.read();
         self.shared.check_compacted(self.revision)?;
-        let mut chunk = Chunk::Done;
-        let mut visited = 0;
+        let mut is_stopped = false;
         let mut visit_one = |key: &[u8], found: Found| {
-            visited += 1;
-            if visit(key, found, state.tail.get(found.modified)).is_break() {
-                chunk = Chunk::Stopped;
-                return ControlFlow::Break(());
-            }
-            if visited == CHUNK_KEYS {
-                chunk = Chunk::Next(successor(key));
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
+            let flow = visit(key, found, state.tail.get(found.modified));
+            is_stopped = flow.is_break();
+            flow
         };
-        match keys {
+        let next = match keys {
             Keys::One(key) => {
                 if let Some(found) = state.index.get(key, self.revision) {
                     let _is_last = visit_one(key, found);
                 }
+                None
             }
             Keys::From(_) | Keys::Between(..) => {
-                state.index.range(from, keys.end(), self.revision, visit_one);
+                state.index.range(from, keys.end(), self.revision, CHUNK_KEYS, visit_one)
             }
-        }
-        Ok(chunk)
+        };
+        Ok(match next {
+            _ if is_stopped => Chunk::Stopped,
+            Some(next) => Chunk::Next(next),
+            None => Chunk::Done,
+        })
     }
-}
-
-/// Counts keys under the lock.
-fn count(state: &State, keys: Keys<'_>, revision: i64) -> i64 {
-    let count = match keys {
-        Keys::One(key) => usize::from(state.index.get(key, revision).is_some()),
-        Keys::From(start) | Keys::Between(start, _) => {
-            state.index.count(start, keys.end(), revision)
-        }
-    };
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Makes the record that a range of keys only answers: without value and lease, as the index knows

@@ -50,6 +50,13 @@ fn read(reader: &Reader, behind: i64) {
         }
         Err(error) => panic!("{error}"),
     }
+    match reader.range(&pb::RangeRequest { count_only: true, ..request(past) }) {
+        Ok((_, reply)) => assert_eq!(reply.count, if past == 1 { 0 } else { KEYS }),
+        Err(ReadError::Refused(Refusal::Compacted)) => {
+            assert!(past < reader.compact_revision());
+        }
+        Err(error) => panic!("{error}"),
+    }
     let from = reader.compact_revision() + 1;
     let bounds = HistoryBounds { revisions_max: 2, bytes_max: 1 << 20 };
     let batch = match reader.read(from.max(2), i64::MAX, bounds) {

@@ -58,7 +58,8 @@ struct Want {
 }
 
 impl Hub {
-    /// Makes up the next piece of history to read, if a watcher waits for one and none is being read.
+    /// Makes up the next piece of history to read, if a watcher waits for one and none is being read. The piece is for
+    /// nobody if all watchers looked at wait for room: whoever gives it back and asks again gets to those behind them.
     pub fn next_catch_up(&mut self) -> Option<CatchUp> {
         if self.is_reading || self.unsynced.is_empty() {
             return None;
@@ -86,7 +87,7 @@ impl Hub {
         }
         let wants: Vec<Want> =
             chosen.into_iter().map(|(ticket, slot)| self.start_reading(ticket, slot)).collect();
-        self.is_reading = !wants.is_empty();
+        self.is_reading = !wants.is_empty() || !self.unsynced.is_empty();
         self.is_reading.then_some(CatchUp { wants, bytes_max: self.options.catch_up_bytes_max })
     }
 

@@ -316,6 +316,28 @@ fn scripts_tell_the_rules_of_watching() {
 }
 
 #[test]
+fn watchers_behind_many_that_wait_for_room_are_read_for() {
+    let hub = Hub::new(Options { queue_answers_max: 1, ..Options::default() }, 1);
+    let mut runner = Runner { hub, ..Runner::new() };
+    runner.write(&[Argument::KeyValue("a".into(), "1".into())]);
+    let Runner { hub, store, .. } = &mut runner;
+    let past =
+        WatchCreateRequest { key: "a".into(), start_revision: 2, ..WatchCreateRequest::default() };
+    let (full, open) = (hub.open_stream(), hub.open_stream());
+    for _ in 0..10_000 {
+        hub.create(full, &past, store);
+    }
+    hub.create(open, &past, store);
+    assert!(matches!(hub.next_answer(open), Some(Answer { body: Body::Created, .. })));
+    while let Some(piece) = hub.next_catch_up() {
+        let done = piece.run(store);
+        hub.finish_catch_up(done, store).expect("the naive store has no faults");
+    }
+    let answer = hub.next_answer(open).expect("its history was read");
+    assert_eq!(answer.events().len(), 1);
+}
+
+#[test]
 fn work_may_go_to_other_threads() {
     fn is_send<T: Send + 'static>() {}
     is_send::<CatchUp>();

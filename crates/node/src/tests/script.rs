@@ -95,6 +95,7 @@ impl World {
                 self.give(Event::WalDone { job: job.job, result })?;
                 String::new()
             }
+            "fail" | "mend" => self.member().disk.set(position(&mut args)?, &command.name)?,
             "tick" => {
                 for _ in 0..position(&mut args)?.parse::<u32>()? {
                     self.tick()?;
@@ -124,6 +125,8 @@ impl World {
                 }
                 "quota" => self.member().config.machine.quota_bytes = value.parse()?,
                 "proposals" => self.member().config.proposals.count_max = value.parse()?,
+                "step_bytes" => self.member().config.backend.options.step_bytes = value.parse()?,
+                "segment_bytes" => self.member().config.wal.segment_bytes = value.parse()?,
                 "compaction_batch" => {
                     self.member().config.machine.compaction_batch = value.parse()?
                 }

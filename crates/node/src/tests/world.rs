@@ -10,10 +10,10 @@ use std::time::Duration;
 use machine::{BackendJob, Reply};
 use proto::raftpb;
 use storage::backend::Backend;
-use storage::mem::MemDisk;
 use storage::wal::Wal;
 use storage::{Disk, Fault, snap};
 
+use super::failing::FailingDisk;
 use crate::*;
 
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -24,7 +24,7 @@ const ROUNDS_MAX: usize = 10_000;
 /// A member's process and its disk.
 pub(super) struct Member {
     pub(super) config: Config,
-    pub(super) disk: Arc<MemDisk>,
+    pub(super) disk: Arc<FailingDisk>,
     pub(super) process: Option<Process>,
     pub(super) holds_wal: bool,
     pub(super) holds_backend: bool,
@@ -63,7 +63,7 @@ impl Member {
     fn new(name: &str) -> Self {
         Self {
             config: config(name),
-            disk: Arc::new(MemDisk::new()),
+            disk: Arc::default(),
             process: None,
             holds_wal: false,
             holds_backend: false,

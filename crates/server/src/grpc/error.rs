@@ -92,6 +92,8 @@ table! {
     DOWNGRADE_IN_PROCESS = FailedPrecondition, "etcdserver: cluster has a downgrade job in progress";
     /// A deposed leader was asked to renew a lease.
     NOT_PRIMARY_LESSOR = Unknown, "not a primary lessor";
+    /// A rewrite of the backend's file that the disk did not allow. etcd sends the disk's error, also with code Unknown.
+    DEFRAGMENT_GIVEN_UP = Unknown, "etcdserver: defragmentation failed; the log of the member tells why";
     /// The caller's deadline passed inside a handler.
     DEADLINE_EXCEEDED = DeadlineExceeded, "context deadline exceeded";
     /// The caller went away.
@@ -152,6 +154,7 @@ impl From<Failure> for Status {
             Failure::LeaderChanged => LEADER_CHANGED,
             Failure::NoLeader => NO_LEADER,
             Failure::NotPrimary => NOT_PRIMARY_LESSOR,
+            Failure::DefragmentGivenUp => DEFRAGMENT_GIVEN_UP,
             Failure::Stopped => STOPPED,
         }
     }
@@ -167,6 +170,6 @@ mod tests {
     fn texts_are_unique_and_name_their_origin() {
         let texts: BTreeSet<_> = ROWS.iter().map(|(_, text)| *text).collect();
         assert_eq!(texts.len(), ROWS.len());
-        assert_eq!(ROWS.iter().filter(|(_, text)| text.starts_with("etcdserver: ")).count(), 37);
+        assert_eq!(ROWS.iter().filter(|(_, text)| text.starts_with("etcdserver: ")).count(), 38);
     }
 }

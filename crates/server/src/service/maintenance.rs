@@ -18,9 +18,6 @@ use crate::grpc::status::{Code, Status};
 /// How often a caller that waits for a physical compaction looks again.
 const COMPACTION_POLL: Duration = Duration::from_millis(5);
 
-/// Held by the one call that rewrites the backend's file.
-static DEFRAGMENTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
 impl Services {
     pub(super) async fn alarm(&self, request: AlarmRequest) -> Result<Payload, Status> {
         self.propose_and_answer(InternalRaftRequest {
@@ -82,20 +79,12 @@ impl Services {
         })
     }
 
-    /// Gives unused space of the backend file back; reads and writes go on meanwhile.
+    /// Gives unused space of the backend file back; reads and writes go on meanwhile. The work goes on when the caller goes
+    /// away.
     pub(super) async fn defragment(&self) -> Result<Payload, Status> {
-        let backend = self.handle.backend().clone();
-        // Waiting for another one on the blocking pool would keep its threads from reads.
-        let turn = DEFRAGMENTING.lock().await;
         let started = std::time::Instant::now();
         tracing::info!("starting defragment");
-        let rewrite = move || {
-            let result = backend.defragment();
-            // Not before: the work goes on when the caller goes away.
-            drop(turn);
-            Ok(result?)
-        };
-        self.blocking(rewrite).await?;
+        self.handle.defragment().await?;
         let took = started.elapsed();
         self.metrics.disk.defragment.observe(took);
         tracing::info!(?took, "finished defragment");

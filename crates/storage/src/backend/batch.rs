@@ -23,6 +23,22 @@ pub enum Op {
     Delete(Bytes),
 }
 
+impl Op {
+    pub(super) fn key(&self) -> &Bytes {
+        match self {
+            Self::Put(key, _) | Self::Delete(key) => key,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        let value = match self {
+            Self::Put(_, value) => value.len(),
+            Self::Delete(_) => 0,
+        };
+        (self.key().len() + value) as u64
+    }
+}
+
 /// Changes that become durable together. Within a table a later change wins.
 #[derive(Debug, Clone, Default)]
 pub struct WriteBatch {

@@ -26,22 +26,24 @@ pub(super) struct ChangedBlock {
     pub(super) offset: u64,
 }
 
+/// One sum per block of a file. Grows under the write lock; the engine never reads and writes one block at the same time.
+pub(super) type Sums = Arc<RwLock<Vec<AtomicU32>>>;
+
 /// A [`File`] as the engine wants it.
 #[derive(Debug)]
 pub(super) struct CheckedFile {
     file: Box<dyn File>,
     /// The file's length, shared with who reports sizes.
     len: Arc<AtomicU64>,
-    /// One per block up to the file's end. Grows under the write lock; the engine never reads and writes one block at
-    /// the same time.
-    sums: RwLock<Vec<AtomicU32>>,
+    sums: Sums,
 }
 
 impl CheckedFile {
-    pub(super) fn new(file: Box<dyn File>) -> io::Result<(Self, Arc<AtomicU64>)> {
+    /// Wraps `file`, of which `sums` are known already: none, or what was written before it was opened anew.
+    pub(super) fn new(file: Box<dyn File>, sums: Sums) -> io::Result<(Self, Arc<AtomicU64>)> {
         let bytes = file.len()?;
         let len = Arc::new(AtomicU64::new(bytes));
-        let checked = Self { file, len: Arc::clone(&len), sums: RwLock::default() };
+        let checked = Self { file, len: Arc::clone(&len), sums };
         checked.resize(bytes)?;
         Ok((checked, len))
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::batch::Change;
-use super::checked::{ChangedBlock, CheckedFile};
+use super::batch::{self, Change, WriteBatch};
+use super::checked::{ChangedBlock, CheckedFile, Sums};
 use super::{Options, REMEDY, record};
 use crate::disk::{Disk, File, OpenMode};
 use crate::fault::{Fault, OrFault};
@@ -34,6 +34,8 @@ pub(super) struct Engine {
     pub(super) database: Database,
     file_bytes: Arc<AtomicU64>,
     record_bytes: AtomicU64,
+    /// What is known of the file's blocks.
+    sums: Sums,
 }
 
 impl Engine {
@@ -45,15 +47,42 @@ impl Engine {
         tables: &[&str],
         options: Options,
     ) -> Result<Self, Fault> {
+        Self::open_known(disk, path, mode, tables, options, Sums::default())
+    }
+
+    /// Closes the file, which cuts off what it grew ahead, and opens it anew, without checking it as a whole: each block
+    /// that is read has to be the one that was written.
+    pub(super) fn reopen(
+        self,
+        disk: &dyn Disk,
+        path: &Path,
+        tables: &[&str],
+        options: Options,
+    ) -> Result<Self, Fault> {
+        let Self { database, sums, .. } = self;
+        database.close().map_err(|error| fault("close", path, error))?;
+        let options = Options { verify_on_open: false, ..options };
+        Self::open_known(disk, path, OpenMode::ReadWrite, tables, options, sums)
+    }
+
+    fn open_known(
+        disk: &dyn Disk,
+        path: &Path,
+        mode: OpenMode,
+        tables: &[&str],
+        options: Options,
+        sums: Sums,
+    ) -> Result<Self, Fault> {
         let file = disk.open(path, mode).or_fault("open", path)?;
         check_geometry(&*file, path)?;
-        let (file, file_bytes) = CheckedFile::new(file).or_fault("open", path)?;
+        let (file, file_bytes) =
+            CheckedFile::new(file, Arc::clone(&sums)).or_fault("open", path)?;
         let database = Database::builder()
             .set_cache_size(usize::try_from(options.cache_bytes).unwrap_or(usize::MAX))
             .set_check_integrity_on_open(options.verify_on_open)
             .create_with_backend(file)
             .map_err(|error| fault("open", path, error))?;
-        let engine = Self { database, file_bytes, record_bytes: AtomicU64::new(0) };
+        let engine = Self { database, file_bytes, record_bytes: AtomicU64::new(0), sums };
         engine.prepare(path, tables)?;
         Ok(engine)
     }
@@ -86,6 +115,30 @@ impl Engine {
         // read the whole file to know what is free.
         transaction.set_quick_repair(true);
         Ok(transaction)
+    }
+
+    /// Carries out `batch` with one durable commit.
+    pub(super) fn carry_out(
+        &self,
+        tables: &[&str],
+        batch: &WriteBatch,
+        path: &Path,
+    ) -> Result<(), Fault> {
+        let transaction = self.begin(path)?;
+        let mut total = Change::default();
+        for (name, ops) in tables.iter().zip(batch.by_table(tables.len())) {
+            if ops.is_empty() {
+                continue;
+            }
+            let definition = TableDefinition::<&[u8], &[u8]>::new(name);
+            let mut table =
+                transaction.open_table(definition).map_err(|error| fault("write", path, error))?;
+            let change =
+                batch::apply(&mut table, &ops).map_err(|error| fault("write", path, error))?;
+            total.added += change.added;
+            total.removed += change.removed;
+        }
+        self.commit(transaction, total, path)
     }
 
     /// Makes `transaction` durable.

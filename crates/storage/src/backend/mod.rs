@@ -3,7 +3,8 @@
 //! The engine is redb; none of its types leaves this module. It works on a [`crate::File`], so that the simulator can own
 //! the disk, and takes no lock of its own: whoever opens it holds the data directory's. Layout: `docs/formats/backend.md`.
 //!
-//! Commits come one after the other; readers hold up nothing and wait for nothing. A damaged record, block or file is a
+//! Commits come one after the other, also between the steps of a defragmentation; readers hold up nothing and wait for
+//! nothing. A damaged record, block or file is a
 //! [`Fault`]; `checked.rs` says how far that goes.
 
 mod batch;
@@ -19,13 +20,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use redb::TableDefinition;
 
 pub use batch::{Op, TableId, WriteBatch};
+pub use defragment::DefragmentFault;
 pub use reader::{Range, Reader};
 
-use batch::Change;
-use engine::{Engine, fault};
+use defragment::{Progress, Rewrite, remove_leftover, temporary_path};
+use engine::Engine;
 use reader::View;
 
 use crate::disk::{Disk, OpenMode};
@@ -42,11 +43,14 @@ pub struct Options {
     /// Whether opening reads and verifies the whole file. Without it, damage done while the process was down is found
     /// only by the records' checksums, and damage to the engine's own pages may end the process.
     pub verify_on_open: bool,
+    /// How much one step of a defragmentation copies or reads back, and how much of what is committed meanwhile it keeps
+    /// in memory.
+    pub step_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 32 << 20, verify_on_open: true }
+        Self { cache_bytes: 32 << 20, verify_on_open: true, step_bytes: 4 << 20 }
     }
 }
 
@@ -74,16 +78,38 @@ pub struct Backend {
     shared: Arc<Shared>,
 }
 
+/// Where the file is, and how it is opened.
 #[derive(Debug)]
-struct Shared {
+struct Home {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     tables: &'static [&'static str],
     options: Options,
+}
+
+impl Home {
+    /// Opens the file of `engine`, at `path`, anew.
+    fn reopen(&self, engine: Engine, path: &Path) -> Result<Engine, Fault> {
+        engine.reopen(&*self.disk, path, self.tables, self.options)
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    home: Home,
     /// The newest durable state. Written to only under `writer`, for as long as it takes to replace a pointer.
     view: RwLock<Arc<View>>,
-    /// Held by the one that commits or defragments.
-    writer: Mutex<()>,
+    /// Held by the one that commits, or that goes on with a defragmentation.
+    writer: Mutex<Writer>,
+}
+
+/// What whoever writes has to know.
+#[derive(Debug, Default)]
+struct Writer {
+    /// The defragmentation under way.
+    rewrite: Option<Box<Rewrite>>,
+    /// The fault since which nobody knows which file a restart will find.
+    failed: Option<Fault>,
 }
 
 impl Backend {
@@ -95,21 +121,16 @@ impl Backend {
         tables: &'static [&'static str],
         options: Options,
     ) -> Result<Self, Fault> {
-        let engine = if is_missing(&*disk, path)? {
-            defragment::create(&*disk, path, tables, options)?
+        let home = Home { disk, path: path.to_owned(), tables, options };
+        let engine = if is_missing(&*home.disk, path)? {
+            defragment::create(&home)?
         } else {
-            Engine::open(&*disk, path, OpenMode::ReadWrite, tables, options)?
+            Engine::open(&*home.disk, path, OpenMode::ReadWrite, tables, options)?
         };
-        crate::datadir::sync_parent(&*disk, path)?;
+        crate::datadir::sync_parent(&*home.disk, path)?;
         let view = View::open(Arc::new(engine), tables, path.to_owned())?;
-        let shared = Shared {
-            disk,
-            path: path.to_owned(),
-            tables,
-            options,
-            view: RwLock::new(Arc::new(view)),
-            writer: Mutex::new(()),
-        };
+        let view = RwLock::new(Arc::new(view));
+        let shared = Shared { home, view, writer: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -121,25 +142,21 @@ impl Backend {
         if batch.ops.is_empty() {
             return Ok(());
         }
-        let Shared { path, tables, .. } = &*self.shared;
-        let _writer = self.shared.writer.lock();
-        let engine = Arc::clone(self.shared.view.read().engine());
-        let transaction = engine.begin(path)?;
-        let mut total = Change::default();
-        for (name, ops) in tables.iter().zip(batch.by_table(tables.len())) {
-            if ops.is_empty() {
-                continue;
-            }
-            let definition = TableDefinition::<&[u8], &[u8]>::new(name);
-            let mut table =
-                transaction.open_table(definition).map_err(|error| fault("write", path, error))?;
-            let change =
-                batch::apply(&mut table, &ops).map_err(|error| fault("write", path, error))?;
-            total.added += change.added;
-            total.removed += change.removed;
+        let home = &self.shared.home;
+        let mut writer = self.shared.writer.lock();
+        if let Some(fault) = &writer.failed {
+            return Err(fault.clone());
         }
-        engine.commit(transaction, total, path)?;
-        self.publish(engine)
+        // What a commit that failed has changed nobody notes: a defragmentation ends with it.
+        let rewrite = writer.rewrite.take();
+        let engine = Arc::clone(self.shared.view.read().engine());
+        engine.carry_out(home.tables, batch, &home.path)?;
+        self.replace(View::open(engine, home.tables, home.path.clone())?);
+        writer.rewrite = rewrite;
+        if let Some(rewrite) = &mut writer.rewrite {
+            rewrite.note(home, batch);
+        }
+        Ok(())
     }
 
     /// Returns a view of what is durable now, which never fails as long as views are opened by commits.
@@ -154,22 +171,53 @@ impl Backend {
         Size { physical: engine.file_bytes(), in_use: engine.record_bytes() }
     }
 
-    /// Rewrites the file without its free space. Commits wait meanwhile, readers do not. Needs as much space as the
-    /// records take, and once more while readers of before live.
-    pub fn defragment(&self) -> Result<(), Fault> {
-        let Shared { disk, path, tables, options, .. } = &*self.shared;
-        let _writer = self.shared.writer.lock();
-        let before = Arc::clone(&self.shared.view.read());
-        let engine = defragment::rewrite(&**disk, path, tables, *options, &before)?;
-        self.publish(Arc::new(engine))
+    /// Rewrites the file without its free space, in one go. Needs as much space as the records take, and once more while
+    /// readers of before live.
+    pub fn defragment(&self) -> Result<(), DefragmentFault> {
+        while !self.defragment_step()? {}
+        Ok(())
     }
 
-    /// Lets new readers see the newest commit of `engine`.
-    fn publish(&self, engine: Arc<Engine>) -> Result<(), Fault> {
-        let view = View::open(engine, self.shared.tables, self.shared.path.clone())?;
+    /// Goes on with a defragmentation, or begins one; tells whether it is done. Commits have their turn between steps:
+    /// what they change is in the new file when it takes the old one's place. Readers never wait.
+    pub fn defragment_step(&self) -> Result<bool, DefragmentFault> {
+        let home = &self.shared.home;
+        let mut writer = self.shared.writer.lock();
+        if let Some(fault) = &writer.failed {
+            return Err(DefragmentFault::Unknown(fault.clone()));
+        }
+        let before = Arc::clone(&self.shared.view.read());
+        let begun = match writer.rewrite.take() {
+            Some(rewrite) => Ok(rewrite),
+            None => Rewrite::begin(home).map(Box::new),
+        };
+        let stepped = begun.map_err(DefragmentFault::from).and_then(|it| it.step(home, &before));
+        match stepped {
+            Ok(Progress::GoesOn(rewrite)) => {
+                writer.rewrite = Some(rewrite);
+                Ok(false)
+            }
+            Ok(Progress::Done(view)) => {
+                self.replace(view);
+                Ok(true)
+            }
+            Err(error) => {
+                match &error {
+                    DefragmentFault::GivenUp(_) => {
+                        // The fault that matters is the one at hand; a file left behind is removed by the next start.
+                        let _ = remove_leftover(&*home.disk, &temporary_path(&home.path));
+                    }
+                    DefragmentFault::Unknown(fault) => writer.failed = Some(fault.clone()),
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets new readers see `view`.
+    fn replace(&self, view: View) {
         let before = std::mem::replace(&mut *self.shared.view.write(), Arc::new(view));
         // Closing an engine that was replaced writes to its file: not under the readers' lock.
         drop(before);
-        Ok(())
     }
 }

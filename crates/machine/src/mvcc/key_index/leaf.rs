@@ -18,7 +18,7 @@ use std::ops::{ControlFlow, Range};
 use super::history::{ALIVE, Change, Histories, Packed, Rest, Stored};
 use super::sweep::Sweep;
 use super::varint;
-use super::{Found, Visit};
+use super::{Count, Found, Visit};
 
 /// Bytes of a leaf, its first key not counted (which may be long, and is then the prefix of the others).
 const BYTES_MAX: usize = 2048;
@@ -162,6 +162,7 @@ impl Leaf {
         while at < self.bytes.len() && flow.is_continue() {
             let entry = self.entry(at);
             at = entry.end;
+            visit.walk.look_at(1);
             key.truncate(entry.shared);
             key.extend_from_slice(self.suffix(&entry));
             if end.is_some_and(|end| *key >= *end) {
@@ -174,23 +175,22 @@ impl Leaf {
         flow
     }
 
-    /// Counts the keys in a range that exist at main revision `at`.
+    /// Counts the keys from `start` on and before `end` that exist at `count.at`.
     pub(super) fn count(
         &self,
         (start, end): (Option<&[u8]>, Option<&[u8]>),
-        at: i64,
-        histories: &Histories,
-    ) -> usize {
+        count: &mut Count<'_>,
+    ) {
         let from = start.map_or(0, |key| self.position(key));
         let to = end.map_or(self.bytes.len(), |key| self.position(key));
         let mut next = from;
-        let mut count = 0;
         while next < to {
             let entry = self.entry(next);
             next = entry.end;
-            count += usize::from(histories.found(self.stored(&entry), at).is_some());
+            count.walk.look_at(1);
+            let found = count.histories.found(self.stored(&entry), count.at);
+            count.keys += usize::from(found.is_some());
         }
-        count
     }
 
     /// The key with `rank` keys of this leaf before it, counting those that exist at main revision `at`.

@@ -96,12 +96,52 @@ pub(crate) struct OutOfOrder {
     newest: Revision,
 }
 
+/// How far a read of a range goes at once.
+#[derive(Debug)]
+struct Walk {
+    /// How many keys may still be looked at.
+    left: usize,
+    /// Where to go on, if they did not suffice.
+    next: Option<Vec<u8>>,
+}
+
+impl Walk {
+    fn of(keys: usize) -> Self {
+        Self { left: keys, next: None }
+    }
+
+    fn look_at(&mut self, keys: usize) {
+        self.left = self.left.saturating_sub(keys);
+    }
+
+    /// Goes on with the child at `place` of those that the range touches, unless the walk is over: then the next one
+    /// begins at its `low`.
+    fn enter(&mut self, place: usize, low: &[u8]) -> ControlFlow<()> {
+        if place == 0 || self.left > 0 {
+            return ControlFlow::Continue(());
+        }
+        self.next = Some(low.to_vec());
+        ControlFlow::Break(())
+    }
+}
+
 /// A range read in progress.
 struct Visit<'a> {
     at: i64,
     histories: &'a Histories,
+    walk: Walk,
     visitor: &'a mut dyn FnMut(&[u8], Found) -> ControlFlow<()>,
     key: Vec<u8>,
+}
+
+/// A count in progress.
+#[derive(Debug)]
+struct Count<'a> {
+    at: i64,
+    histories: &'a Histories,
+    walk: Walk,
+    /// How many have been found.
+    keys: usize,
 }
 
 impl KeyIndex {
@@ -150,31 +190,44 @@ impl KeyIndex {
         self.root.get(key, at, &self.histories)
     }
 
-    /// Visits the keys of a range that exist at main revision `at`, in order, until told to stop. To go on later, start
-    /// at the last key with a zero byte appended.
+    /// Visits the keys of a range that exist at main revision `at`, in order, until told to stop or until `keys_max` keys,
+    /// seen or not, and the rest of a leaf have been looked at. Returns where to go on in the latter case; when told to
+    /// stop, go on at the last key with a zero byte appended.
     pub(crate) fn range(
         &self,
         start: &[u8],
         end: End<'_>,
         at: i64,
+        keys_max: usize,
         mut visitor: impl FnMut(&[u8], Found) -> ControlFlow<()>,
-    ) {
-        if let Some(bounds) = bounds(start, end) {
-            let visitor = &mut visitor;
-            let mut visit = Visit { at, histories: &self.histories, visitor, key: Vec::new() };
-            // Whether the visitor or the end of the range stopped the walk is of no interest.
-            let _stopped = self.root.visit(bounds, &mut visit);
-        }
+    ) -> Option<Vec<u8>> {
+        let bounds = bounds(start, end)?;
+        let (walk, visitor) = (Walk::of(keys_max), &mut visitor);
+        let mut visit = Visit { at, histories: &self.histories, walk, visitor, key: Vec::new() };
+        // Whether the visitor or the end of the range stopped the walk is of no interest.
+        let _stopped = self.root.visit(bounds, &mut visit);
+        visit.walk.next
     }
 
-    /// Counts the keys of a range that exist at main revision `at`. Takes O(log n) for the current revision; for an older
-    /// one it walks the leaves that have changed since.
-    pub(crate) fn count(&self, start: &[u8], end: End<'_>, at: i64) -> usize {
-        bounds(start, end).map_or(0, |bounds| self.root.count(bounds, at, &self.histories))
+    /// Counts the keys of a range that exist at main revision `at`, until `keys_max` keys and the rest of a leaf have been
+    /// looked at; the second part then tells where to go on. Takes O(log n) for the current revision; for an older one it
+    /// looks at the leaves that have changed since.
+    pub(crate) fn count(
+        &self,
+        start: &[u8],
+        end: End<'_>,
+        at: i64,
+        keys_max: usize,
+    ) -> (usize, Option<Vec<u8>>) {
+        let Some(bounds) = bounds(start, end) else { return (0, None) };
+        let walk = Walk::of(keys_max);
+        let mut count = Count { at, histories: &self.histories, walk, keys: 0 };
+        let _over = self.root.count(bounds, &mut count);
+        (count.keys, count.walk.next)
     }
 
     /// The key with `skip` keys from `start` on before it, of those that exist at main revision `at`: where an offset, or the
-    /// last keys of a range, begin. As fast as [`Self::count`].
+    /// last keys of a range, begin. As fast as [`Self::count`] of all keys at once.
     #[cfg_attr(
         not(test),
         expect(
@@ -183,7 +236,7 @@ impl KeyIndex {
         )
     )]
     pub(crate) fn nth(&self, start: &[u8], skip: usize, at: i64) -> Option<Vec<u8>> {
-        let before = self.count(b"", End::Before(start), at);
+        let (before, _) = self.count(b"", End::Before(start), at, usize::MAX);
         self.root.nth(before.checked_add(skip)?, at, &self.histories)
     }
 

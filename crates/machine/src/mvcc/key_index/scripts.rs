@@ -87,11 +87,11 @@ impl Script {
     fn list(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
         let at = args.take_key("at").map_or(Ok(i64::MAX), str::parse)?;
         let mut keys = Vec::new();
-        self.index.range(b"", End::Unbounded, at, |key, _| {
+        self.index.range(b"", End::Unbounded, at, usize::MAX, |key, _| {
             keys.push(String::from_utf8_lossy(key).into_owned());
             ControlFlow::Continue(())
         });
-        let count = self.index.count(b"", End::Unbounded, at);
+        let (count, _) = self.index.count(b"", End::Unbounded, at, usize::MAX);
         let (keys, held) = (keys.join(" "), self.index.keys());
         Ok(format!("[{keys}], counted {count}; {held} held in the index\n"))
     }

@@ -143,7 +143,8 @@ impl Pair {
     fn assert_range(&self, start: &[u8], end: End<'_>, at: i64) {
         let expected = self.model.range(start, end, at);
         assert_eq!(range(&self.index, start, end, at), expected);
-        assert_eq!(self.index.count(start, end, at), expected.len());
+        assert_eq!(self.index.count(start, end, at, usize::MAX), (expected.len(), None));
+        assert_eq!(in_pieces(&self.index, start, end, at), (expected.clone(), expected.len()));
         if end == End::Unbounded {
             for skip in [0, expected.len() / 2, expected.len().saturating_sub(1), expected.len()] {
                 let key = expected.get(skip).map(|(key, _)| key.clone());
@@ -161,11 +162,39 @@ impl Pair {
 
 fn range(index: &KeyIndex, start: &[u8], end: End<'_>, at: i64) -> Vec<(Vec<u8>, Found)> {
     let mut seen = Vec::new();
-    index.range(start, end, at, |key, found| {
+    let next = index.range(start, end, at, usize::MAX, |key, found| {
         seen.push((key.to_vec(), found));
         ControlFlow::Continue(())
     });
+    assert_eq!(next, None);
     seen
+}
+
+/// Reads and counts a range piece by piece, each of them as small as may be.
+fn in_pieces(
+    index: &KeyIndex,
+    start: &[u8],
+    end: End<'_>,
+    at: i64,
+) -> (Vec<(Vec<u8>, Found)>, usize) {
+    let mut seen = Vec::new();
+    let mut next = Some(start.to_vec());
+    while let Some(from) = next {
+        next = index.range(&from, end, at, 1, |key, found| {
+            seen.push((key.to_vec(), found));
+            ControlFlow::Continue(())
+        });
+        assert!(next.as_ref().is_none_or(|next| *next > from), "it goes on");
+    }
+    let mut total = 0;
+    let mut next = Some(start.to_vec());
+    while let Some(from) = next {
+        let (count, after) = index.count(&from, end, at, 1);
+        total += count;
+        assert!(after.as_ref().is_none_or(|next| *next > from), "it goes on");
+        next = after;
+    }
+    (seen, total)
 }
 
 /// A sequence of numbers that look random.
@@ -498,7 +527,7 @@ fn a_reader_stops_and_goes_on_behind_the_last_key() {
     let (mut pieces, mut start) = (Vec::new(), Vec::new());
     loop {
         let before = pieces.len();
-        index.range(&start, End::Before(b"e"), CURRENT, |key, found| {
+        index.range(&start, End::Before(b"e"), CURRENT, usize::MAX, |key, found| {
             pieces.push((key.to_vec(), found));
             if pieces.len() - before == 7 {
                 ControlFlow::Break(())
@@ -513,6 +542,38 @@ fn a_reader_stops_and_goes_on_behind_the_last_key() {
     }
     let below: Vec<_> = whole.into_iter().filter(|(key, _)| &key[..] < b"e".as_slice()).collect();
     assert_eq!(pieces, below);
+}
+
+#[test]
+fn reads_of_the_past_look_at_few_keys_at_once() {
+    const KEYS: usize = 20_000;
+    let mut index = KeyIndex::default();
+    // All keys but one are younger than what is read: none of them is visited.
+    for (number, main) in std::iter::zip(0..KEYS, 2..) {
+        index.put(format!("{number:06}").as_bytes(), Revision::new(main, 0));
+    }
+    let mut pieces = 0;
+    let mut seen = 0;
+    let mut next = Some(Vec::new());
+    while let Some(from) = next {
+        pieces += 1;
+        next = index.range(&from, End::Unbounded, 2, 256, |_, _| {
+            seen += 1;
+            ControlFlow::Continue(())
+        });
+    }
+    // A piece ends with a leaf.
+    assert!((KEYS / 320..=KEYS / 256 + 1).contains(&pieces), "{pieces} pieces");
+    assert_eq!(seen, 1);
+    let mut pieces = 0;
+    let mut next = Some(Vec::new());
+    while let Some(from) = next {
+        pieces += 1;
+        next = index.count(&from, End::Unbounded, 2, 256).1;
+    }
+    assert!((KEYS / 320..=KEYS / 256 + 10).contains(&pieces), "{pieces} pieces");
+    let now = index.count(b"000005", End::Before(b"019990"), CURRENT, 256);
+    assert_eq!(now, (19_985, None), "the present is counted at once");
 }
 
 #[test]
@@ -545,7 +606,7 @@ fn a_restored_index_answers_like_the_one_it_was_read_from() {
     for at in at..=pair.main {
         let all = range(&restored, b"", End::Unbounded, at);
         assert_eq!(all, range(&pair.index, b"", End::Unbounded, at));
-        assert_eq!(restored.count(b"", End::Unbounded, at), all.len());
+        assert_eq!(restored.count(b"", End::Unbounded, at, usize::MAX), (all.len(), None));
     }
     assert_eq!(restored.keys(), pair.index.keys());
 }

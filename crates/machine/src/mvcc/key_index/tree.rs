@@ -7,9 +7,11 @@ use std::ops::ControlFlow;
 use super::history::Histories;
 use super::leaf::{Leaf, Place, Write, Written};
 use super::sweep::Sweep;
-use super::{Found, Revision, Visit};
+use super::{Count, Found, Revision, Visit, Walk};
 
 const CHILDREN_MAX: usize = 64;
+/// What looking into a branch takes of a walk's keys.
+const BRANCH_KEYS: usize = 4;
 /// Neighbour branches with together this many children or fewer become one.
 const CHILDREN_MERGE: usize = 48;
 
@@ -116,7 +118,8 @@ impl Child {
         match &self.node {
             Node::Leaf(leaf) => leaf.visit(bounds, visit),
             Node::Branch(branch) => {
-                for (child, bounds) in branch.within(bounds) {
+                for (place, (child, bounds)) in branch.within(bounds).enumerate() {
+                    visit.walk.enter(place, &child.low)?;
                     child.visit(bounds, visit)?;
                 }
                 ControlFlow::Continue(())
@@ -124,19 +127,24 @@ impl Child {
         }
     }
 
-    /// Counts the keys within `bounds` that exist at main revision `at`. Looks only into nodes that the bounds cut or that
-    /// have changed since.
-    pub(super) fn count(&self, bounds: Bounds<'_>, at: i64, histories: &Histories) -> usize {
-        if self.is_dead_at(at) || bounds == (None, None) && self.newest <= at {
-            return self.live;
+    /// Counts the keys within `bounds` that exist at `count.at`, until the walk is over. Looks only into nodes that the
+    /// bounds cut or that have changed since.
+    pub(super) fn count(&self, bounds: Bounds<'_>, count: &mut Count<'_>) -> ControlFlow<()> {
+        if self.is_dead_at(count.at) || bounds == (None, None) && self.newest <= count.at {
+            count.keys += self.live;
+            return ControlFlow::Continue(());
         }
         match &self.node {
-            Node::Leaf(leaf) => leaf.count(bounds, at, histories),
-            Node::Branch(branch) => branch
-                .within(bounds)
-                .map(|(child, bounds)| child.count(bounds, at, histories))
-                .sum(),
+            Node::Leaf(leaf) => leaf.count(bounds, count),
+            Node::Branch(branch) => {
+                count.walk.look_at(BRANCH_KEYS);
+                for (place, (child, bounds)) in branch.within(bounds).enumerate() {
+                    count.walk.enter(place, &child.low)?;
+                    child.count(bounds, count)?;
+                }
+            }
         }
+        ControlFlow::Continue(())
     }
 
     /// The key with `rank` keys before it, counting those that exist at main revision `at`.
@@ -146,11 +154,12 @@ impl Child {
             Node::Branch(branch) => branch,
         };
         for child in &branch.children {
-            let count = child.count((None, None), at, histories);
-            if rank < count {
+            let mut count = Count { at, histories, walk: Walk::of(usize::MAX), keys: 0 };
+            let _over = child.count((None, None), &mut count);
+            if rank < count.keys {
                 return child.nth(rank, at, histories);
             }
-            rank -= count;
+            rank -= count.keys;
         }
         None
     }

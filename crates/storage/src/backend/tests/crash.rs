@@ -45,6 +45,12 @@ struct Node {
     unsynced: Vec<Change>,
 }
 
+/// Small steps, so that commits come between them.
+fn open_with_small_steps(disk: impl Disk + 'static) -> Result<Backend, Fault> {
+    let options = Options { step_bytes: 8_000, ..Options::default() };
+    Backend::open(Arc::new(disk), path(), TABLES, options)
+}
+
 type Names = BTreeMap<PathBuf, Arc<Mutex<Node>>>;
 
 #[derive(Debug, Default)]
@@ -223,9 +229,9 @@ fn random_batch(step: u64, random: &mut Random) -> WriteBatch {
 
 /// Works until the power goes; returns the states that a restart may find.
 fn work(disk: &CrashDisk, random: &mut Random) -> Vec<Model> {
-    const STEPS: u64 = 12;
+    const STEPS: u64 = 24;
     let mut durable = Model::new();
-    let Ok(backend) = open(disk.clone()) else { return vec![durable] };
+    let Ok(backend) = open_with_small_steps(disk.clone()) else { return vec![durable] };
     for step in 0..STEPS {
         let batch = random_batch(step, random);
         let mut next = durable.clone();
@@ -234,8 +240,10 @@ fn work(disk: &CrashDisk, random: &mut Random) -> Vec<Model> {
             return vec![durable, next];
         }
         durable = next;
-        if step % 4 == 3 && backend.defragment().is_err() {
-            return vec![durable];
+        for _ in 0..random.below(4) {
+            if backend.defragment_step().is_err() {
+                return vec![durable];
+            }
         }
     }
     vec![durable]

@@ -51,14 +51,26 @@ fn damage_done_while_the_member_was_down_is_found_by_opening() {
 
 #[test]
 fn damage_done_while_the_member_runs_is_found_by_reading() {
+    let whole_file_was_read = |_: &Backend| {};
+    assert_damage_is_found(whole_file_was_read);
+}
+
+#[test]
+fn damage_done_after_a_defragmentation_is_found_by_reading() {
+    assert_damage_is_found(|backend| backend.defragment().unwrap());
+}
+
+/// Damages one block after the other of a backend that has been made ready.
+fn assert_damage_is_found(make_ready: impl Fn(&Backend)) {
     let mut found = 0;
     for block in 1..40 {
         let disk = MemDisk::new();
         let (backend, model) = filled(&disk);
         drop(backend);
         // Nothing is cached, so that every read goes to the disk.
-        let options = Options { cache_bytes: 0, verify_on_open: true };
+        let options = Options { cache_bytes: 0, ..Options::default() };
         let backend = Backend::open(Arc::new(disk.clone()), path(), TABLES, options).unwrap();
+        make_ready(&backend);
         let file = disk.open(path(), OpenMode::ReadWrite).unwrap();
         let offset = block * 4096 + 77;
         if offset >= file.len().unwrap() {

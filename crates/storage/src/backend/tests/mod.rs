@@ -195,12 +195,71 @@ fn a_file_of_a_newer_layout_is_refused() {
     let transaction = engine.begin(path()).unwrap();
     let mut stored = Vec::new();
     record::encode(b"format", &2_u32.to_le_bytes(), &mut stored);
-    let own = TableDefinition::<&[u8], &[u8]>::new("_backend");
+    let own = redb::TableDefinition::<&[u8], &[u8]>::new("_backend");
     transaction.open_table(own).unwrap().insert(&b"format"[..], &stored[..]).unwrap();
     transaction.commit().unwrap();
     drop(engine);
     let fault = open(disk).unwrap_err();
     assert!(fault.to_string().contains("newer release"), "{fault}");
+}
+
+#[test]
+fn commits_go_on_between_the_steps_of_a_defragmentation_and_are_in_the_new_file() {
+    let disk = MemDisk::new();
+    let options = Options { step_bytes: 20_000, ..Options::default() };
+    let open = || Backend::open(Arc::new(disk.clone()), path(), TABLES, options).unwrap();
+    let backend = open();
+    let key = |i: u32| Bytes::copy_from_slice(&i.to_be_bytes());
+    let mut model = Model::new();
+    let mut change = |ops: Vec<(TableId, Op)>| {
+        let batch = WriteBatch { ops };
+        backend.commit(&batch).unwrap();
+        apply(&mut model, &batch);
+    };
+    change((0..500).map(|i| (KEY, put(key(i), vec![1; 1000]))).collect());
+    change((0..500).filter(|i| i % 3 > 0).map(|i| (KEY, Op::Delete(key(i)))).collect());
+    let reader = backend.reader().unwrap();
+    let mut steps = 0;
+    while !backend.defragment_step().unwrap() {
+        steps += 1;
+        // Behind the copy and before it, in both tables; more than is recorded at once; and behind the end.
+        change(vec![(KEY, put(key(0), key(steps))), (META, put("steps", key(steps)))]);
+        change(vec![(KEY, Op::Delete(key(3 * steps))), (KEY, put(key(499 - steps), "late"))]);
+        if steps % 7 == 0 {
+            change((0..40).map(|i| (KEY, put(key(i), vec![2; 1000]))).collect());
+        }
+        change(vec![(KEY, put(key(500 + steps), vec![3; 100]))]);
+    }
+    assert!(steps > 10, "only {steps}");
+    assert_eq!(reader.range(KEY, ..).count(), 167, "readers of before see what they saw");
+    drop(reader);
+    assert_eq!(contents(&backend).unwrap(), model);
+    commit(&backend, vec![(META, put("after", "1"))]);
+    drop(backend);
+    model.insert((META, "after".into()), "1".into());
+    assert_eq!(contents(&open()).unwrap(), model);
+    assert_eq!(disk.list(Path::new("/")).unwrap(), ["db"]);
+}
+
+#[test]
+fn what_is_recorded_meanwhile_is_bounded() {
+    let options = Options { step_bytes: 10_000, ..Options::default() };
+    let disk = Arc::new(MemDisk::new());
+    let backend = Backend::open(disk, path(), TABLES, options).unwrap();
+    let key = |i: u32| Bytes::copy_from_slice(&i.to_be_bytes());
+    commit(&backend, (0..100).map(|i| (META, put(key(i), vec![1; 100]))).collect());
+    while backend.shared.writer.lock().rewrite.as_ref().is_none_or(|it| it.recorded_bytes() == 0) {
+        assert!(!backend.defragment_step().unwrap());
+        commit(&backend, vec![(META, put(key(0), "behind the copy"))]);
+    }
+    for i in 0..200 {
+        commit(&backend, vec![(META, put(key(i % 100), vec![2; 1000]))]);
+        let recorded = backend.shared.writer.lock().rewrite.as_ref().unwrap().recorded_bytes();
+        assert!(recorded <= 12_000, "{recorded} bytes");
+    }
+    backend.defragment().unwrap();
+    let model = contents(&backend).unwrap();
+    assert!(model.values().all(|value| *value == vec![2; 1000]));
 }
 
 fn any_batch() -> impl Strategy<Value = WriteBatch> {
@@ -223,10 +282,13 @@ proptest! {
 
     #[test]
     fn any_batches_give_what_a_map_gives(
-        batches in vec((any_batch(), any::<prop::sample::Index>()), 1..12),
+        batches in vec((any_batch(), any::<prop::sample::Index>()), 1..24),
+        step_bytes in 1_u64..2_000,
     ) {
         let disk = MemDisk::new();
-        let mut backend = open(disk.clone()).unwrap();
+        let options = Options { step_bytes, ..Options::default() };
+        let open = || Backend::open(Arc::new(disk.clone()), path(), TABLES, options);
+        let mut backend = open().unwrap();
         let mut model = Model::new();
         for (batch, what) in batches {
             backend.commit(&batch).unwrap();
@@ -235,7 +297,10 @@ proptest! {
                 0 => backend.defragment().unwrap(),
                 1 => {
                     drop(backend);
-                    backend = open(disk.clone()).unwrap();
+                    backend = open().unwrap();
+                }
+                2..6 => {
+                    backend.defragment_step().unwrap();
                 }
                 _ => {}
             }
