@@ -62,6 +62,8 @@ table! {
     TOO_MANY_REQUESTS = Unknown, "etcdserver: too many requests";
     /// Incomplete messages are at their bound. etcd has none.
     TOO_MANY_INCOMPLETE = ResourceExhausted, "too many incomplete messages";
+    /// A snapshot stream of which the client takes nothing. etcd waits without end.
+    SNAPSHOT_UNREAD = Aborted, "the snapshot was not read for a minute: it is ended, because an open one keeps freed space from being used";
     /// No leader is known.
     NO_LEADER = Unavailable, "etcdserver: no leader";
     /// Only the leader can do this.
