@@ -199,6 +199,10 @@ async fn transactions_nest_but_not_without_end() {
                 "{depth}: {refused:?}"
             );
         }
+        let body =
+            format!("{}{{}}{}", "{\"success\":[{\"requestTxn\":".repeat(40), "}]}".repeat(40));
+        let taken = http1::post(server.address(), "/v3/kv/txn", &body).await;
+        assert_eq!(taken.status, 200, "{taken:?}");
         for (open, close) in [("[", "]"), ("{\"success\":[{\"requestTxn\":", "}]}")] {
             for depth in [200, 20_000] {
                 let body = format!("{}{{}}{}", open.repeat(depth), close.repeat(depth));
