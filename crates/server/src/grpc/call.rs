@@ -14,6 +14,7 @@ use h2::{RecvStream, SendStream};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 
+use super::body::Body;
 use super::error;
 use super::message::{Ended, MessageReader, MessageWriter};
 use super::method::{Kind, Method};
@@ -37,6 +38,7 @@ pub async fn serve(
 ) {
     let started = Instant::now();
     let (head, body) = request.into_parts();
+    let body = Body::new(body);
     answered.set(true);
     if let Err(refusal) = check_http(&head) {
         refusal.send(&mut respond);
@@ -100,7 +102,7 @@ impl Call<'_> {
     /// Returns the code that was sent in trailers, or the status for a response without content.
     async fn run(
         self,
-        body: RecvStream,
+        body: Body,
         respond: &mut SendResponse<Bytes>,
     ) -> Result<Code, Status> {
         let limits = self.services.limits();

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::incomplete::Share;
 
-use crate::grpc::pages::RequestBody;
+use crate::grpc::body;
 
 /// What a page or a gateway call answers with.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub enum Chunks {
     /// Of an HTTP/1.1 request.
     Http1(hyper::body::Incoming),
     /// Of an HTTP/2 stream.
-    Http2(RequestBody),
+    Http2(body::Body),
 }
 
 impl Chunks {
@@ -79,7 +79,7 @@ impl Chunks {
                     Err(error) => return Some(Err(io::Error::other(error))),
                 }
             },
-            Self::Http2(body) => body.next().await,
+            Self::Http2(body) => Some(body.data().await?.map_err(io::Error::other)),
         }
     }
 
