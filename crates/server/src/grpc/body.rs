@@ -48,10 +48,10 @@ async fn data(stream: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> {
 impl Drop for Body {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take().filter(|stream| !stream.is_end_stream()) {
-            start(async move {
+            start(Box::pin(async move {
                 // However it ends: there was nobody to take it.
                 drop(tokio::time::timeout(LEFTOVER_TIME_MAX, throw_away(stream)).await);
-            });
+            }));
         }
     }
 }

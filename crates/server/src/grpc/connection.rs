@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -126,9 +127,13 @@ fn dispatch(
         Some(served) => {
             answered.set(true);
             let served = Arc::clone(served);
-            start(async move { pages::serve(services, &served, request, respond).await });
+            start(Box::pin(async move { pages::serve(services, &served, request, respond).await }));
         }
-        None => start(call::serve(services, request, respond, Rc::clone(answered))),
+        None => {
+            if let Some(call) = call::begin(services, request, respond, Rc::clone(answered)) {
+                start(call);
+            }
+        }
     }
 }
 
@@ -147,8 +152,7 @@ fn builder(services: &Services) -> Builder {
 }
 
 /// Polls `call` once here, and makes it a task only if it has to wait.
-pub(super) fn start(call: impl Future<Output = ()> + 'static) {
-    let mut call = Box::pin(call);
+pub(super) fn start(mut call: Pin<Box<dyn Future<Output = ()>>>) {
     // The task polls again and registers its own waker.
     if call.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending {
         tokio::task::spawn_local(call);
