@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::Request;
 use http_body::Body as _;
 
@@ -36,8 +36,8 @@ pub async fn serve(
 }
 
 async fn send(answer: &mut Answer, mut stream: SendStream<Bytes>) {
-    while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut *answer).poll_frame(context)).await
-    {
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut *answer).poll_frame(context)).await {
+        let Ok(frame) = frame else { return stream.send_reset(Reason::INTERNAL_ERROR) };
         let Ok(mut data) = frame.into_data() else { continue };
         while !data.is_empty() {
             stream.reserve_capacity(data.len());

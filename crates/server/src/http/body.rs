@@ -1,6 +1,5 @@
 //! Response and request bodies that do not depend on the HTTP version.
 
-use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -19,8 +18,13 @@ pub enum Answer {
     /// Known whole; `None` once it is taken.
     Whole(Option<Bytes>),
     /// Comes bit by bit; ends when the sender is dropped.
-    Stream(mpsc::Receiver<Bytes>),
+    Stream(mpsc::Receiver<Result<Bytes, Broken>>),
 }
+
+/// The rest of an answer cannot be produced: the client must not take what it has for the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the answer broke off")]
+pub struct Broken;
 
 impl From<Bytes> for Answer {
     fn from(bytes: Bytes) -> Self {
@@ -30,17 +34,17 @@ impl From<Bytes> for Answer {
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let next = match &mut *self {
-            Self::Whole(bytes) => Poll::Ready(bytes.take()),
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(Ok)),
             Self::Stream(receiver) => receiver.poll_recv(cx),
         };
-        next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+        next.map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
