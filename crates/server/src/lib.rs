@@ -16,6 +16,7 @@ pub mod logging;
 pub mod mailbox;
 pub mod metrics;
 pub mod process;
+pub mod room;
 pub mod serve;
 pub mod service;
 pub mod settings;

@@ -80,6 +80,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Returns the record of a key that was found earlier and whose record was not kept.
+    pub(crate) fn record_at(&mut self, found: &Found) -> Result<Record, ReadError> {
+        let in_tail = self.shared.state.read().tail.get(found.modified).cloned();
+        match in_tail {
+            Some(record) => Ok(record),
+            None => self.values.fetch(found.modified, self.revision),
+        }
+    }
+
     /// Counts keys.
     pub(crate) fn count(&self, keys: Keys<'_>) -> Result<i64, Refusal> {
         let state = self.shared.state.read();

@@ -74,7 +74,7 @@ async fn lists_that_nobody_reads_are_bounded() {
 }
 
 /// A call whose answer is given room for its first pieces, and no more.
-fn list_without_window(path: &str, stream: u32, request: &[u8]) -> Vec<u8> {
+pub(crate) fn list_without_window(path: &str, stream: u32, request: &[u8]) -> Vec<u8> {
     let mut bytes = frame(HEADERS, END_HEADERS, stream, &call(path));
     bytes.extend(frame(DATA, END_STREAM, stream, request));
     bytes.extend(frame(WINDOW_UPDATE, 0, stream, &1000_u32.to_be_bytes()));

@@ -62,6 +62,8 @@ table! {
     TOO_MANY_REQUESTS = Unknown, "etcdserver: too many requests";
     /// Incomplete messages are at their bound. etcd has none.
     TOO_MANY_INCOMPLETE = ResourceExhausted, "too many incomplete messages";
+    /// Answers hold all the memory they may. etcd has no such bound.
+    NO_ANSWER_ROOM = ResourceExhausted, "no memory for the answer (--answer-memory-bytes): try again, or ask for less with a limit or a smaller range";
     /// A snapshot stream of which the client takes nothing. etcd waits without end.
     SNAPSHOT_UNREAD = Aborted, "the snapshot was not read for a minute: it is ended, because an open one keeps freed space from being used";
     /// No leader is known.

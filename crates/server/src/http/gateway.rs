@@ -18,6 +18,7 @@ use crate::grpc::error;
 use crate::grpc::method::{Kind, Method};
 use crate::grpc::status::{Code, Status};
 use crate::incomplete::Share;
+use crate::room::{FREE_BYTES, Room};
 use crate::service::payload::{PIECE_BYTES, Payload};
 use crate::service::stream::{Gone, Inbound, Outbound};
 use crate::service::{Caller, Limits, Services};
@@ -28,6 +29,10 @@ const GRPC_CONTENT_TYPE: HeaderName = HeaderName::from_static("grpc-metadata-con
 const LINES_AHEAD_MAX: usize = 4;
 /// A list whose message is longer becomes JSON piece by piece, as fast as the client takes it.
 const WHOLE_LIST_BYTES_MAX: usize = PIECE_BYTES;
+/// Room for the text of a list's pieces: one that is made, those that wait, one that is sent.
+const LIST_ROOM_BYTES: usize = 8 * PIECE_BYTES;
+/// Bytes that one byte of a message takes on its way to JSON: as a message of its descriptor, and as text.
+const JSON_BYTES: usize = 4;
 /// Pieces of a list that wait for the client.
 const PIECES_AHEAD_MAX: usize = 1;
 
@@ -118,10 +123,20 @@ async fn unary(
     let caller = Caller::from_headers(&metadata(&head.headers))?;
     let call = async {
         let payload = services.unary(method, &caller, message).await?;
-        if method == Method::Range && payload.message_len() > WHOLE_LIST_BYTES_MAX {
-            return list(payload).await;
+        let room = &services.limits().answers;
+        let len = payload.message_len();
+        if method == Method::Range && len > WHOLE_LIST_BYTES_MAX {
+            return list(payload, room).await;
         }
-        Ok(Bytes::from(shape.encode(payload.into_message().await?)?).into())
+        if len <= FREE_BYTES {
+            return Ok(Bytes::from(shape.encode(payload.into_message().await?)?).into());
+        }
+        // What has been done is told, if there is room or not.
+        let held = room.hold(JSON_BYTES * len).await.ok();
+        let json = Bytes::from(shape.encode(payload.into_message().await?)?);
+        let Some(mut held) = held else { return Ok(json.into()) };
+        held.shrink_to(json.len());
+        Ok(held.around(json).into())
     };
     let answer = match head.headers.get("grpc-timeout") {
         None => call.await?,
@@ -133,7 +148,8 @@ async fn unary(
 }
 
 /// Begins the answer of a list that is too large to be whole. What fails later breaks it off.
-async fn list(mut payload: Payload) -> Result<Answer, Status> {
+async fn list(mut payload: Payload, room: &Room) -> Result<Answer, Status> {
+    let held = room.hold(LIST_ROOM_BYTES).await?;
     // What fails at once still is an answer of its own.
     let first = payload.next_piece().await?;
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD_MAX);
@@ -141,6 +157,7 @@ async fn list(mut payload: Payload) -> Result<Answer, Status> {
         if let Err(broken) = feed(payload, first, &sender).await {
             let _gone = sender.send(Err(broken)).await;
         }
+        drop(held);
     });
     Ok(Answer::Stream(receiver))
 }

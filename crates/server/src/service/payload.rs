@@ -10,6 +10,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 
 use super::paged::Pages;
 use crate::grpc::status::Status;
+use crate::room::{FREE_BYTES, Held, Room};
 
 /// Bytes of the frame that precedes a message.
 pub const FRAME_LEN: usize = 5;
@@ -57,6 +58,26 @@ impl Payload {
     /// Takes a framed message of `message_len` bytes that is produced in pieces.
     pub fn pieces(message_len: usize, pieces: Box<dyn Pieces>) -> Self {
         Self { source: Source::Pieces(pieces), message_len }
+    }
+
+    /// Counts a large message as held until it is sent, if there is room. For the answers of what has been done and cannot
+    /// be refused any more.
+    pub fn counted_if_free(mut self, room: &Room) -> Self {
+        let len = match &self.source {
+            Source::Whole(Some(bytes)) if bytes.len() > FREE_BYTES => bytes.len(),
+            Source::Whole(_) | Source::Pieces(_) | Source::Pages(_) => return self,
+        };
+        if let Some(held) = room.try_hold(len) {
+            self.tie(held);
+        }
+        self
+    }
+
+    /// Ties what is held for a whole message to its bytes.
+    pub(super) fn tie(&mut self, held: Held) {
+        if let Source::Whole(bytes) = &mut self.source {
+            *bytes = bytes.take().map(|bytes| held.around(bytes));
+        }
     }
 
     /// Length of the message without its frame.

@@ -30,6 +30,7 @@ impl Services {
         let version = version.map_or_else(String::new, |version| version.to_string());
         let started = std::time::Instant::now();
         self.applied_is_durable().await?;
+        let _held = self.limits.answers.hold(2 * AHEAD_BYTES).await?;
         let reader = self.handle.reader().clone();
         let mut image =
             self.image_work(move || reader.snapshot()?.image().map_err(ImageError::from)).await?;
