@@ -124,7 +124,11 @@ impl Machine {
         let shared = &self.store.shared;
         let current = shared.current();
         let result = match View::at(shared, current, request.revision) {
-            Ok(mut view) => Ok(Reply::Range(range::range(&mut view, request).map_err(cleared)?)),
+            Ok(mut view) => {
+                let reply =
+                    range::range(&mut view, request, &mut range::unbounded).map_err(cleared)?;
+                Ok(Reply::Range(reply))
+            }
             Err(refusal) => Err(refusal),
         };
         Ok((current, result))

@@ -106,6 +106,9 @@ pub enum ReadError {
     /// The disk failed, or what is on it is damaged.
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// Its [`crate::Room`] does not give the memory it takes.
+    #[error("there is no room for the answer")]
+    NoRoom,
 }
 
 impl From<storage::Fault> for ReadError {

@@ -34,6 +34,7 @@ pub use fault::{EntryFault, Fault, ReadError};
 pub use machine::{Applied, AppliedEntry, Machine, Options};
 pub use mvcc::hash::KeyValueHash;
 pub use mvcc::pager::{Collected, Page, RangePager};
+pub use mvcc::range::Room;
 pub use mvcc::revision::Revision;
 pub use mvcc::txn::is_read_only;
 pub use nesting::{TXN_LEVELS_MAX, TxnDecodeError, decode_txn};

@@ -12,7 +12,7 @@ use crate::fault::ReadError;
 use crate::membership::Membership;
 use crate::mvcc::hash::{self, KeyValueHash};
 use crate::mvcc::pager::RangePager;
-use crate::mvcc::range::{self, Keys, Query};
+use crate::mvcc::range::{self, Keys, Query, Room};
 use crate::mvcc::shared::{CHUNK_KEYS, Shared};
 use crate::mvcc::txn::{self, Checks, RangeChecks};
 use crate::mvcc::view::{Chunk, View, index_record, item};
@@ -83,11 +83,20 @@ impl Reader {
     /// Answers a range; the first part is `header.revision`. May read the disk, and takes memory
     /// for the whole answer: ranges that may be large go through [`Reader::pager`].
     pub fn range(&self, request: &RangeRequest) -> Result<(i64, RangeReply), ReadError> {
+        self.range_within(request, &mut range::unbounded)
+    }
+
+    /// Like [`Reader::range`], and asks `room` for what it takes.
+    pub fn range_within(
+        &self,
+        request: &RangeRequest,
+        room: &mut Room<'_>,
+    ) -> Result<(i64, RangeReply), ReadError> {
         self.shared.counters.range();
         retried(request.revision, || {
             let current = self.shared.current();
             let mut view = View::at(&self.shared, current, request.revision)?;
-            Ok((current, range::range(&mut view, request)?))
+            Ok((current, range::range(&mut view, request, room)?))
         })
     }
 
@@ -197,9 +206,29 @@ impl Reader {
         RangePager::new(Arc::clone(&self.shared), request)
     }
 
+    /// Opens a pager for a range of any order. One that is not that of the index is made here; its
+    /// keys, without their records, are held as long as the pager, and `room` is asked for that.
+    /// Where values have to be compared, it is asked for all records too.
+    pub fn pager_within(
+        &self,
+        request: &RangeRequest,
+        room: &mut Room<'_>,
+    ) -> Result<RangePager, ReadError> {
+        if RangePager::can_page(request) {
+            return Ok(self.pager(request)?);
+        }
+        self.shared.counters.range();
+        let shared = &self.shared;
+        retried(request.revision, || RangePager::sorted(Arc::clone(shared), request, room))
+    }
+
     /// Answers a transaction for which [`crate::mvcc::txn::is_read_only`] holds; the first part is
-    /// `header.revision`.
-    pub fn txn(&self, request: &TxnRequest) -> Result<(i64, TxnReply), ReadError> {
+    /// `header.revision`. Takes memory for the whole answer, and asks `room` for it.
+    pub fn txn(
+        &self,
+        request: &TxnRequest,
+        room: &mut Room<'_>,
+    ) -> Result<(i64, TxnReply), ReadError> {
         assert!(txn::is_read_only(request), "transactions that write go through the log");
         self.shared.counters.txn();
         retried(0, || {
@@ -209,7 +238,7 @@ impl Reader {
             let compacted = self.shared.compacted();
             let checks = Checks { current, compacted, lessor: None, ranges: RangeChecks::All };
             checks.check(&view, request, &path)?;
-            Ok((current, txn::read(&self.shared, current, request, &path)?))
+            Ok((current, txn::read(&self.shared, current, request, &path, room)?))
         })
     }
 

@@ -3,6 +3,7 @@
 //! Messages are read and written here without an intermediate service stack: a call costs one future, answers are encoded
 //! once into the bytes that go to the socket (`docs/decisions/0003`). Nothing outside this folder names a type of the HTTP/2 library.
 
+pub mod body;
 pub mod call;
 pub mod coalesce;
 pub mod connection;

@@ -24,6 +24,7 @@ mod boundary;
 mod gateway;
 mod health;
 pub mod json;
+mod list;
 
 /// Time a client has to send the head of a request.
 const HEAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);

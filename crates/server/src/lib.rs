@@ -17,6 +17,7 @@ pub mod mailbox;
 pub mod metrics;
 pub mod priority;
 pub mod process;
+pub mod room;
 pub mod serve;
 pub mod service;
 pub mod settings;

@@ -19,6 +19,7 @@ use crate::grpc::status::{Code, Status};
 use crate::handle::Handle;
 use crate::incomplete::Budget;
 use crate::metrics::Metrics;
+use crate::room::Room;
 use crate::serve::BLOCKING_THREADS_MAX;
 use crate::workers::Workers;
 use payload::Payload;
@@ -72,6 +73,8 @@ pub struct Limits {
     pub election_timeout: Duration,
     /// Bytes of messages that have not arrived whole, of all connections together.
     pub incomplete: Arc<Budget>,
+    /// Bytes of answers that are held until clients take them, of all connections together (`--answer-memory-bytes`).
+    pub answers: Room,
     /// Bytes of live data the store may hold, as `Status` reports it (`--quota-backend-bytes`; 0 became 2 GiB).
     pub quota_bytes: i64,
 }

@@ -9,6 +9,7 @@ use node::{AutoCompaction, Bootstrap, InitialMember, RaftConfig, SnapshotConfig}
 
 use crate::config::{self, BootstrapError, Config, Feature, texts};
 use crate::incomplete::{Budget, INCOMPLETE_BYTES_MAX};
+use crate::room::Room;
 use crate::service::Limits;
 
 /// A door takes messages this much larger than a log request may be.
@@ -32,6 +33,7 @@ pub fn limits(config: &Config) -> Limits {
         watch_progress_interval: given.watch_progress_interval,
         election_timeout: config.raft.election_timeout,
         incomplete: Arc::new(Budget::new(INCOMPLETE_BYTES_MAX)),
+        answers: Room::new(config.memory.answer_memory_bytes),
         quota_bytes: quota(config),
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -14,6 +15,10 @@ use crate::grpc;
 use crate::http;
 use crate::serve::Service;
 use crate::service::Services;
+
+/// Time a client has, after the TLS handshake if there is one, to send as much as tells HTTP/2 from HTTP/1.1. Generous:
+/// clients open connections ahead of need. From then on each protocol has times of its own.
+const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -79,7 +84,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let first = tokio::select! {
-        first = first_bytes(&mut stream) => first?,
+        first = first_bytes_within(FIRST_BYTES_TIMEOUT, &mut stream) => first?,
         () = draining.clone().wait() => return Ok(()),
     };
     let is_http2 = first.starts_with(PREFACE);
@@ -96,6 +101,14 @@ where
         }
         _ => Ok(()),
     }
+}
+
+async fn first_bytes_within<T: AsyncRead + Unpin>(
+    patience: Duration,
+    stream: &mut T,
+) -> io::Result<Bytes> {
+    let first = tokio::time::timeout(patience, first_bytes(stream));
+    first.await.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Reads until the preface is complete or cannot be one any more.
@@ -176,7 +189,8 @@ mod tests {
     use super::*;
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(future)
     }
 
     #[test]
@@ -194,6 +208,22 @@ mod tests {
                 let mut all = Vec::new();
                 Prefixed { first, stream }.read_to_end(&mut all).await.expect("in memory");
                 assert_eq!(all, text);
+            }
+        });
+    }
+
+    #[test]
+    fn whoever_says_too_little_is_not_waited_for_without_end() {
+        block_on(async {
+            let patience = Duration::from_millis(20);
+            for said in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n"] {
+                let (mut client, mut stream) = tokio::io::duplex(64);
+                tokio::io::AsyncWriteExt::write_all(&mut client, said).await.expect("room");
+                let error =
+                    first_bytes_within(patience, &mut stream).await.expect_err("too little");
+                assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{said:?}");
+                tokio::io::AsyncWriteExt::write_all(&mut client, b"GET").await.expect("room");
+                assert!(first_bytes_within(patience, &mut stream).await.is_ok(), "{said:?}");
             }
         });
     }

@@ -16,6 +16,18 @@ use crate::fault::{Fault, ReadError};
 use crate::outcome::RangeReply;
 use crate::{Record, schema};
 
+/// What a read asks before it holds as many bytes more; false when it may not.
+pub type Room<'a> = dyn FnMut(usize) -> bool + 'a;
+
+/// The room of reads whose memory is bounded elsewhere.
+pub(crate) fn unbounded(_bytes: usize) -> bool {
+    true
+}
+
+fn hold(room: &mut Room<'_>, bytes: usize) -> Result<(), ReadError> {
+    if room(bytes) { Ok(()) } else { Err(ReadError::NoRoom) }
+}
+
 /// The keys that a request names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys<'a> {
@@ -118,6 +130,14 @@ impl<'a> Query<'a> {
         usize::MAX
     }
 
+    /// How many of the keys that were looked at have to be kept to answer the first ones.
+    fn kept_limit(&self) -> usize {
+        let is_by_index = self.order != Order::Natural && self.target != SortTarget::Value;
+        let limit = self.limit();
+        // One key more tells whether there are more.
+        if is_by_index && limit <= KEPT_LIMIT_MAX { limit + 1 } else { usize::MAX }
+    }
+
     pub(crate) fn has_filters(&self) -> bool {
         let request = self.request;
         [
@@ -154,6 +174,12 @@ impl<'a> Query<'a> {
         self.order == Order::Natural
     }
 
+    /// Makes of a stored record what is answered.
+    pub(crate) fn answered(&self, record: Record) -> Result<Record, Fault> {
+        let strips = self.request.keys_only && !self.is_index_only();
+        if strips { without_value(&record) } else { Ok(record) }
+    }
+
     fn compare(&self, a: &Item, b: &Item) -> Ordering {
         let (a, b) = (a.found, b.found);
         match self.target {
@@ -174,47 +200,116 @@ pub(crate) struct Item {
     pub(crate) record: Option<Record>,
 }
 
+impl Item {
+    /// Bytes that an item takes while it is kept; a record that it does not own is held elsewhere too.
+    pub(crate) fn bytes_held(&self, owns_record: bool) -> usize {
+        let record = self.record.as_ref().filter(|_| owns_record);
+        size_of::<Self>() + record.map_or(0, Record::len)
+    }
+}
+
 /// Answers a range at the view's revision.
-pub(crate) fn range(view: &mut View<'_>, request: &RangeRequest) -> Result<RangeReply, ReadError> {
+pub(crate) fn range(
+    view: &mut View<'_>,
+    request: &RangeRequest,
+    room: &mut Room<'_>,
+) -> Result<RangeReply, ReadError> {
     let query = Query::new(request);
     if query.is_count_only() {
         return Ok(RangeReply { kvs: vec![], more: false, count: view.count(query.keys)? });
     }
-    let (mut items, visited) = scan(view, &query)?;
+    let Sorted { items, more, count } = sorted(view, &query, room)?;
+    let mut kvs = Vec::with_capacity(items.len());
+    for item in items {
+        let record = view.record_of(item)?;
+        hold(room, record.len())?;
+        kvs.push(query.answered(record)?);
+    }
+    Ok(RangeReply { kvs, more, count })
+}
+
+/// The keys that a range answers, in their order, and the rest of the answer.
+#[derive(Debug)]
+pub(crate) struct Sorted {
+    pub(crate) items: Vec<Item>,
+    pub(crate) more: bool,
+    pub(crate) count: i64,
+}
+
+/// Finds and sorts the keys that are answered.
+pub(crate) fn sorted(
+    view: &mut View<'_>,
+    query: &Query<'_>,
+    room: &mut Room<'_>,
+) -> Result<Sorted, ReadError> {
+    let (mut items, visited) = scan(view, query, room)?;
     let count = match visited {
         Some(visited) => visited,
         None => view.count(query.keys)?,
     };
     let more = items.len() > query.limit();
     if query.order != Order::Natural && query.target == SortTarget::Value {
-        sort_by_value(view, &query, &mut items)?;
+        sort_by_value(view, query, &mut items, room)?;
     } else {
-        sort(&query, &mut items);
+        sort(query, &mut items);
     }
     items.truncate(query.limit());
-    let mut kvs = Vec::with_capacity(items.len());
-    for item in items {
-        let record = view.record_of(item)?;
-        let strips = request.keys_only && !query.is_index_only();
-        kvs.push(if strips { without_value(&record)? } else { record });
-    }
-    Ok(RangeReply { kvs, more, count })
+    Ok(Sorted { items, more, count })
 }
 
+/// A limit up to which a scan keeps only the keys that may be answered. Sorting more of them would
+/// take long for the lock under which a scan runs.
+const KEPT_LIMIT_MAX: usize = 1000;
+
 /// Collects the keys that pass the filters, and how many keys there are if all were visited.
-fn scan(view: &mut View<'_>, query: &Query<'_>) -> Result<(Vec<Item>, Option<i64>), ReadError> {
+fn scan(
+    view: &mut View<'_>,
+    query: &Query<'_>,
+    room: &mut Room<'_>,
+) -> Result<(Vec<Item>, Option<i64>), ReadError> {
     let scan_max = query.scan_limit();
+    let kept_max = query.kept_limit();
     let mut items = Vec::new();
+    let mut held_max = 0;
     let mut visited: i64 = 0;
+    let mut has_room = true;
     let is_index_only = query.is_index_only();
     let is_stopped = view.scan(query.keys, &mut |key, found, record| {
         visited += 1;
         if query.admits(&found) {
-            items.push(item(key, found, record, is_index_only));
+            let item = item(key, found, record, is_index_only);
+            // Those that were dropped have left their room to others.
+            has_room = items.len() < held_max || room(item.bytes_held(is_index_only));
+            items.push(item);
+            held_max = held_max.max(items.len());
+            if items.len() / 2 >= kept_max {
+                keep_first(query, &mut items, kept_max);
+            }
         }
-        if items.len() >= scan_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if has_room && items.len() < scan_max {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
     })?;
+    if !has_room {
+        return Err(ReadError::NoRoom);
+    }
     Ok((items, (!is_stopped).then_some(visited)))
+}
+
+/// Drops the keys that `kept` others precede in the order of the answer. Which of those that are
+/// equal in it come first stays as it is.
+fn keep_first(query: &Query<'_>, items: &mut Vec<Item>, kept: usize) {
+    match query.order {
+        Order::Descending if query.target == SortTarget::Key => {
+            drop(items.drain(..items.len() - kept))
+        }
+        Order::Natural | Order::Ascending | Order::Descending => {
+            sort(query, items);
+            items.truncate(kept);
+        }
+    }
 }
 
 fn sort(query: &Query<'_>, items: &mut [Item]) {
@@ -230,11 +325,13 @@ fn sort_by_value(
     view: &mut View<'_>,
     query: &Query<'_>,
     items: &mut Vec<Item>,
+    room: &mut Room<'_>,
 ) -> Result<(), ReadError> {
     let mut keyed = Vec::with_capacity(items.len());
     for item in items.drain(..) {
         let found = item.found;
         let record = view.record_of(item)?;
+        hold(room, record.len() + size_of::<(Record, Item)>())?;
         let value = record.slice_ref(decode(&record)?.value);
         keyed.push((value, Item { found, record: Some(record) }));
     }

@@ -193,5 +193,6 @@ pub(crate) fn cleared(error: impl Into<ReadError>) -> Fault {
             bucket: schema::BUCKETS[usize::from(schema::KEY.0)],
             what: format!("a checked read was refused: {refusal}"),
         },
+        ReadError::NoRoom => unreachable!("the reads of a transaction in the log are not bounded"),
     }
 }

@@ -13,7 +13,7 @@ use proto::etcdserverpb as pb;
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proto::etcdserverpb::request_op::Request as Op;
 
-use super::range::{self, Item, Keys, decode};
+use super::range::{self, Item, Keys, Room, decode, unbounded};
 use super::record::KeyValue;
 use super::shared::Shared;
 use super::store::{WriteTxn, cleared};
@@ -258,6 +258,7 @@ pub(crate) fn read(
     current: i64,
     txn: &pb::TxnRequest,
     path: &Path,
+    room: &mut Room<'_>,
 ) -> Result<TxnReply, ReadError> {
     let succeeded = take(&mut path.0.iter());
     let mut responses = Vec::new();
@@ -266,7 +267,7 @@ pub(crate) fn read(
             unreachable!("the caller has seen that the transaction is read-only");
         };
         let mut view = View::at(shared, current, request.revision)?;
-        responses.push((current, Reply::Range(range::range(&mut view, request)?)));
+        responses.push((current, Reply::Range(range::range(&mut view, request, room)?)));
     }
     Ok(TxnReply { succeeded, responses })
 }
@@ -325,7 +326,10 @@ impl Execution<'_, '_> {
             return Ok(Reply::Empty);
         }
         match self.writer.view_at(request.revision) {
-            Ok(mut view) => Ok(Reply::Range(range::range(&mut view, request).map_err(cleared)?)),
+            Ok(mut view) => {
+                let reply = range::range(&mut view, request, &mut unbounded).map_err(cleared)?;
+                Ok(Reply::Range(reply))
+            }
             Err(refusal) => {
                 self.refused.get_or_insert(refusal);
                 Ok(Reply::Empty)
@@ -381,5 +385,5 @@ fn former_records(
         range_end: request.range_end.clone(),
         ..Default::default()
     };
-    Ok(range::range(&mut writer.view(), &range).map_err(cleared)?.kvs)
+    Ok(range::range(&mut writer.view(), &range, &mut unbounded).map_err(cleared)?.kvs)
 }

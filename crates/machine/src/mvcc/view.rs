@@ -80,6 +80,14 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Gives items that were found earlier the records that are in the tail.
+    pub(crate) fn fill_from_tail(&self, items: &mut [Item]) {
+        let state = self.shared.state.read();
+        for item in items.iter_mut().filter(|item| item.record.is_none()) {
+            item.record = state.tail.get(item.found.modified).cloned();
+        }
+    }
+
     /// Returns the record like [`Self::record_of`], without keeping it for other readers.
     pub(crate) fn record_once(&mut self, item: Item) -> Result<Record, ReadError> {
         match item.record {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::etcdserverpb as pb;
+use proto::etcdserverpb::range_request::SortTarget;
 use storage::backend::{Op, WriteBatch};
 use storage::bolt::Bolt;
 use storage::mem::MemDisk;
@@ -14,10 +15,11 @@ use super::lab::{self, Lab};
 use crate::mvcc::compact::compact_mark;
 use crate::mvcc::record::KeyValue;
 use crate::mvcc::view::View;
-use crate::{EntryFault, Fault, Machine, Options, Refusal, schema};
+use crate::{EntryFault, Fault, Machine, Options, ReadError, Refusal, schema};
 
-fn put(key: &'static str, value: &'static str) -> pb::InternalRaftRequest {
-    lab::put(pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() })
+fn put(key: &str, value: &str) -> pb::InternalRaftRequest {
+    let (key, value) = (key.to_owned().into(), value.to_owned().into());
+    lab::put(pb::PutRequest { key, value, ..Default::default() })
 }
 
 /// Without a cache, so that values come from tail and engine only.
@@ -53,6 +55,53 @@ fn a_page_of_large_records_ends_early_and_none_is_lost() {
 }
 
 #[test]
+fn reads_stop_where_their_room_ends() {
+    let mut lab = Lab::new(uncached());
+    for number in 0..20 {
+        lab.apply(put(&format!("k{number}"), &"v".repeat(1000 + number)));
+    }
+    lab.commit();
+    let reader = lab.machine.reader();
+    let range = |sort_target: SortTarget| pb::RangeRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        sort_order: pb::range_request::SortOrder::Descend.into(),
+        sort_target: sort_target.into(),
+        ..Default::default()
+    };
+    let held = |target, bytes_max| {
+        let mut held = 0;
+        let mut room = |bytes| {
+            held += bytes;
+            held <= bytes_max
+        };
+        let pager = reader.pager_within(&range(target), &mut room);
+        pager.map(|mut pager| {
+            let collected = pager.collect(100).unwrap();
+            (pager.bytes_held(), pager.read(collected).unwrap().kvs.len())
+        })
+    };
+    // Revisions are in the index; values have to be read.
+    for target in [SortTarget::Key, SortTarget::Mod, SortTarget::Create, SortTarget::Version] {
+        assert!(matches!(held(target, 5000), Ok((1..5000, 20))), "{target:?}");
+        assert!(matches!(held(target, 500), Err(ReadError::NoRoom)), "{target:?}");
+    }
+    assert!(matches!(held(SortTarget::Value, 50_000), Ok((1..5000, 20))));
+    assert!(matches!(held(SortTarget::Value, 15_000), Err(ReadError::NoRoom)));
+    let op = pb::request_op::Request::RequestRange(range(SortTarget::Mod));
+    let txn =
+        pb::TxnRequest { success: vec![pb::RequestOp { request: Some(op) }], ..Default::default() };
+    for (bytes_max, is_answered) in [(50_000, true), (15_000, false)] {
+        let mut held = 0;
+        let result = reader.txn(&txn, &mut |bytes| {
+            held += bytes;
+            held <= bytes_max
+        });
+        assert_eq!(result.is_ok(), is_answered, "{bytes_max}");
+    }
+}
+
+#[test]
 fn a_view_finds_what_has_left_the_tail_since_it_first_read_the_engine() {
     let mut lab = Lab::new(uncached());
     lab.apply(put("a", "1"));
@@ -78,7 +127,7 @@ fn a_view_that_a_compaction_overtakes_is_refused() {
     lab.apply(lab::compact(3));
     lab.settle();
     let error = view.record_of(item.unwrap()).unwrap_err();
-    assert!(matches!(error, crate::ReadError::Refused(Refusal::Compacted)), "{error}");
+    assert!(matches!(error, ReadError::Refused(Refusal::Compacted)), "{error}");
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Script {
             _ => {
                 let request = self.txns[position(args)?].clone();
                 if args.take_key("read") == Some("true") {
-                    return Ok(match self.lab.machine.reader().txn(&request) {
+                    return Ok(match self.lab.machine.reader().txn(&request, &mut |_| true) {
                         Ok((revision, reply)) => shown(revision, Ok(&Reply::Txn(reply))),
                         Err(error) => format!("refused: {error}\n"),
                     });

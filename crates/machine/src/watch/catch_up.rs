@@ -194,6 +194,7 @@ impl CatchUp {
                 Err(ReadError::Refused(refusal)) => {
                     unreachable!("revisions up to the current one are {refusal}")
                 }
+                Err(ReadError::NoRoom) => unreachable!("reads of history ask for no room"),
                 Err(ReadError::Fault(error)) => {
                     fault = Some(error);
                     break;

@@ -10,7 +10,9 @@ use tokio::net::TcpStream;
 
 use crate::bystander::unharmed;
 use crate::client::{Client, in_time};
-use crate::frames::message;
+use crate::frames::{
+    Connection, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, call, frame, message,
+};
 use crate::harness::Setup;
 use crate::http1;
 
@@ -159,6 +161,41 @@ async fn bodies_that_are_no_message_are_refused() {
     assert!(fine.is(0, ""), "{fine:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_calls_do_not_cost_the_connection() {
+    let server = Setup::new().start();
+    let mut connection = Connection::open(server.address()).await;
+    // Of 100,000 bytes, which comes whole, and of 4 GiB, which does not.
+    let part = vec![0; 10_000];
+    let beginnings = [("/no.Such/Put", [0, 0, 1, 0x86, 0xa0]), (PUT, [0, 0xff, 0xff, 0xff, 0xff])];
+    let mut stream = 1;
+    for (path, beginning) in beginnings {
+        let headers = call(path);
+        for _ in 0..1000 {
+            let mut bytes = frame(HEADERS, END_HEADERS, stream, &headers);
+            bytes.extend(frame(DATA, 0, stream, &beginning));
+            bytes.extend(frame(DATA, 0, stream, &part).repeat(9));
+            bytes.extend(frame(DATA, END_STREAM, stream, &part));
+            assert!(connection.room(100_005).await, "closed at stream {stream}");
+            assert!(connection.send(&bytes).await, "closed at stream {stream}");
+            stream += 2;
+        }
+    }
+    let mut bytes = frame(HEADERS, END_HEADERS, stream, &call(PUT));
+    bytes.extend(frame(DATA, END_STREAM, stream, &put()));
+    assert!(connection.room(put().len() as i64).await);
+    assert!(connection.send(&bytes).await);
+    let client = Client::connect(&server).await;
+    in_time("the put", async {
+        while client.get("a").await.expect("readable").is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    let heard = connection.close().await;
+    assert_eq!((heard.goaway, heard.frames[usize::from(RST_STREAM)]), (None, 0));
+}
+
 /// Transactions within transactions.
 fn nested(depth: usize) -> Vec<u8> {
     let put =
@@ -199,6 +236,10 @@ async fn transactions_nest_but_not_without_end() {
                 "{depth}: {refused:?}"
             );
         }
+        let body =
+            format!("{}{{}}{}", "{\"success\":[{\"requestTxn\":".repeat(40), "}]}".repeat(40));
+        let taken = http1::post(server.address(), "/v3/kv/txn", &body).await;
+        assert_eq!(taken.status, 200, "{taken:?}");
         for (open, close) in [("[", "]"), ("{\"success\":[{\"requestTxn\":", "}]}")] {
             for depth in [200, 20_000] {
                 let body = format!("{}{{}}{}", open.repeat(depth), close.repeat(depth));

@@ -23,6 +23,21 @@ impl Response {
         lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
     }
 
+    /// The body without the lengths of its chunks, if it came in chunks and to its end.
+    pub(crate) fn unchunked(&self) -> Option<String> {
+        let mut rest = &self.body[..];
+        let mut whole = String::new();
+        loop {
+            let (length, from) = rest.split_once("\r\n")?;
+            let length = usize::from_str_radix(length, 16).ok()?;
+            if length == 0 {
+                return Some(whole);
+            }
+            whole.push_str(from.get(..length)?);
+            rest = from.get(length + 2..)?;
+        }
+    }
+
     /// The body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))

@@ -20,10 +20,10 @@ use crate::http1;
 use crate::listeners::Authority;
 use crate::watch::open_watch;
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// Puts `count` keys of `bytes` each below `prefix`, many at a time.
-async fn fill(client: &Client, prefix: &str, count: usize, bytes: usize) {
+pub(crate) async fn fill(client: &Client, prefix: &str, count: usize, bytes: usize) {
     let per_txn = (1_000_000 / bytes).clamp(1, 120);
     let numbers: Vec<usize> = (0..count).collect();
     for chunk in numbers.chunks(per_txn) {
@@ -74,7 +74,7 @@ async fn lists_that_nobody_reads_are_bounded() {
 }
 
 /// A call whose answer is given room for its first pieces, and no more.
-fn list_without_window(path: &str, stream: u32, request: &[u8]) -> Vec<u8> {
+pub(crate) fn list_without_window(path: &str, stream: u32, request: &[u8]) -> Vec<u8> {
     let mut bytes = frame(HEADERS, END_HEADERS, stream, &call(path));
     bytes.extend(frame(DATA, END_STREAM, stream, request));
     bytes.extend(frame(WINDOW_UPDATE, 0, stream, &1000_u32.to_be_bytes()));
@@ -220,7 +220,7 @@ async fn watches_of_the_gateway_that_nobody_reads_are_bounded() {
 }
 
 /// Opens `count` connections that send `bytes` and then nothing.
-async fn silent(address: SocketAddr, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
+pub(crate) async fn silent(address: SocketAddr, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
     let mut streams = Vec::new();
     for _ in 0..count {
         let mut stream = TcpStream::connect(address).await.expect("it listens");

@@ -154,6 +154,7 @@ impl Config {
             .with("engine-cache-bytes", self.memory.engine_cache_bytes)
             .with("write-behind-bytes", self.memory.write_behind_bytes)
             .with("watch-buffer-bytes", self.memory.watch_buffer_bytes)
+            .with("answer-memory-bytes", self.memory.answer_memory_bytes)
             .with("serving-threads", self.memory.serving_threads)
             .with("proposals-in-flight-max", self.memory.proposals_in_flight_max)
             .with("proposals-in-flight-bytes-max", self.memory.proposals_in_flight_bytes_max)

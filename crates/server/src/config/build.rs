@@ -419,6 +419,7 @@ fn memory(settings: &Settings) -> Memory {
         engine_cache_bytes: settings.count("engine-cache-bytes"),
         write_behind_bytes: room_for_requests("write-behind-bytes"),
         watch_buffer_bytes: settings.count("watch-buffer-bytes"),
+        answer_memory_bytes: settings.count("answer-memory-bytes"),
         serving_threads: Some(settings.count("serving-threads"))
             .filter(|threads| *threads > 0)
             .unwrap_or_else(cores),

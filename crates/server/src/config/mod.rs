@@ -446,6 +446,8 @@ pub struct Memory {
     pub write_behind_bytes: usize,
     /// Events buffered for one watch stream before it falls back to reading history.
     pub watch_buffer_bytes: usize,
+    /// Large answers of all clients that are held until they are taken.
+    pub answer_memory_bytes: usize,
     /// Serving threads; never 0.
     pub serving_threads: usize,
     /// Proposals that may be in flight.

@@ -595,6 +595,12 @@ const MEMORY: &[Flag] = &[
     top("engine-cache-bytes", Uint, "33554432", "Bytes of pages the engine keeps."),
     top("write-behind-bytes", Uint, "16777216", "Bytes that may be applied but not committed."),
     top("watch-buffer-bytes", Uint, "1048576", "Bytes buffered for one watch stream."),
+    top(
+        "answer-memory-bytes",
+        Uint,
+        "268435456",
+        "Bytes of large answers held until clients take them, of all clients together.",
+    ),
     top("serving-threads", Uint, "0", "Threads that serve clients; 0 for one per core."),
     top("proposals-in-flight-max", Uint, "65536", "Proposals that may be in flight."),
     top("proposals-in-flight-bytes-max", Uint, "67108864", "Bytes of proposals in flight."),

@@ -201,6 +201,7 @@ fn memory(settings: &Settings) -> Result<(), String> {
         ("engine-cache-bytes", 1 << 20),
         ("write-behind-bytes", request.max(1 << 20)),
         ("watch-buffer-bytes", 64 << 10),
+        ("answer-memory-bytes", 16 << 20),
         ("proposals-in-flight-max", 1),
         ("proposals-in-flight-bytes-max", request.max(1 << 20)),
     ] {

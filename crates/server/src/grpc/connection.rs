@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -33,6 +34,9 @@ const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
 const SEND_BUFFER_BYTES_MAX: usize = 256 << 10;
 /// Streams a client may have open at once, whatever the configuration allows: each costs memory. Clients queue beyond.
 const CONCURRENT_STREAMS_MAX: u32 = 100_000;
+/// Streams that were reset here and are remembered for a second: what a client had sent on them until it learned of it is
+/// passed over and not held against it.
+const RESET_STREAMS_MAX: usize = 1000;
 /// Time a client has to take the last frames.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time a client has for the preface and its first SETTINGS.
@@ -123,9 +127,13 @@ fn dispatch(
         Some(served) => {
             answered.set(true);
             let served = Arc::clone(served);
-            start(async move { pages::serve(services, &served, request, respond).await });
+            start(Box::pin(async move { pages::serve(services, &served, request, respond).await }));
         }
-        None => start(call::serve(services, request, respond, Rc::clone(answered))),
+        None => {
+            if let Some(call) = call::begin(services, request, respond, Rc::clone(answered)) {
+                start(call);
+            }
+        }
     }
 }
 
@@ -136,6 +144,7 @@ fn builder(services: &Services) -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
+        .max_concurrent_reset_streams(RESET_STREAMS_MAX)
         .max_concurrent_streams(
             services.limits().concurrent_streams_max.min(CONCURRENT_STREAMS_MAX),
         );
@@ -143,8 +152,7 @@ fn builder(services: &Services) -> Builder {
 }
 
 /// Polls `call` once here, and makes it a task only if it has to wait.
-fn start(call: impl Future<Output = ()> + 'static) {
-    let mut call = Box::pin(call);
+pub(super) fn start(mut call: Pin<Box<dyn Future<Output = ()>>>) {
     // The task polls again and registers its own waker.
     if call.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending {
         tokio::task::spawn_local(call);

@@ -62,6 +62,10 @@ table! {
     TOO_MANY_REQUESTS = Unknown, "etcdserver: too many requests";
     /// Incomplete messages are at their bound. etcd has none.
     TOO_MANY_INCOMPLETE = ResourceExhausted, "too many incomplete messages";
+    /// Answers hold all the memory they may. etcd has no such bound.
+    NO_ANSWER_ROOM = ResourceExhausted, "no memory for the answer (--answer-memory-bytes): try again, or ask for less with a limit or a smaller range";
+    /// A snapshot stream of which the client takes nothing. etcd waits without end.
+    SNAPSHOT_UNREAD = Aborted, "the snapshot was not read for a minute: it is ended, because an open one keeps freed space from being used";
     /// No leader is known.
     NO_LEADER = Unavailable, "etcdserver: no leader";
     /// Only the leader can do this.
@@ -116,6 +120,16 @@ table! {
     MUTEX_SESSION_EXPIRED = Unknown, "mutex: session is expired";
     /// A wait for a deletion whose watch ended.
     LOST_WATCHER = Unknown, "lost watcher waiting for delete";
+}
+
+/// An answer of `len` bytes where at most `max` are sent; grpc-go's texts.
+pub fn answer_too_large(len: usize, max: usize) -> Status {
+    let text = if u32::try_from(len).is_ok() {
+        format!("trying to send message larger than max ({len} vs. {max})")
+    } else {
+        format!("grpc: message too large ({len} bytes)")
+    };
+    Status::new(Code::ResourceExhausted, text)
 }
 
 /// A request message of `len` bytes where at most `max` are taken.

@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::{Buf, Bytes, BytesMut};
-use h2::{RecvStream, SendStream};
+use h2::SendStream;
 
+use super::body::Body;
 use super::error;
 use super::status::{Code, Status};
 use crate::incomplete::Share;
@@ -17,7 +18,7 @@ use crate::service::stream::{Gone, Inbound, Outbound};
 /// Reads messages off a request body.
 #[derive(Debug)]
 pub struct MessageReader {
-    body: RecvStream,
+    body: Body,
     /// What has arrived and is not consumed; at most one message and one DATA frame.
     buffer: BytesMut,
     message_bytes_max: usize,
@@ -28,7 +29,7 @@ pub struct MessageReader {
 
 impl MessageReader {
     /// Reads from `body`, refusing messages above `message_bytes_max`, and those that `share` has no room for.
-    pub fn new(body: RecvStream, message_bytes_max: usize, share: Share) -> Self {
+    pub fn new(body: Body, message_bytes_max: usize, share: Share) -> Self {
         Self { body, buffer: BytesMut::new(), message_bytes_max, share, ended: false }
     }
 
@@ -55,17 +56,13 @@ impl MessageReader {
         Ok(None)
     }
 
-    /// Waits for the next DATA frame and opens the window again by its length.
+    /// Waits for the next DATA frame.
     async fn data(&mut self) -> Result<Option<Bytes>, Status> {
         if self.ended {
             return Ok(None);
         }
-        match poll_fn(|context| self.body.poll_data(context)).await {
-            Some(Ok(data)) => {
-                // Fails only on a stream that is closed already, which the next poll reports.
-                drop(self.body.flow_control().release_capacity(data.len()));
-                Ok(Some(data))
-            }
+        match self.body.data().await {
+            Some(Ok(data)) => Ok(Some(data)),
             Some(Err(_reset)) => Err(error::CANCELED),
             None => {
                 self.ended = true;
@@ -202,8 +199,8 @@ impl MessageWriter {
 
 impl Outbound for MessageWriter {
     async fn send(&mut self, mut payload: Payload) -> Result<(), Gone> {
-        // Messages of streams are whole: they do not fail on their way.
-        while let Ok(Some(piece)) = payload.next_piece().await {
+        // Messages of streams are whole; one that cannot be sent ends the stream, lest it be missed.
+        while let Some(piece) = payload.next_piece().await.map_err(|_status| Gone)? {
             self.send_paced(piece).await?;
         }
         Ok(())
@@ -217,7 +214,7 @@ impl Outbound for MessageWriter {
         }
         let mut joined = BytesMut::new();
         for mut payload in payloads.drain(..) {
-            while let Ok(Some(piece)) = payload.next_piece().await {
+            while let Some(piece) = payload.next_piece().await.map_err(|_status| Gone)? {
                 joined.extend_from_slice(&piece);
             }
         }

@@ -1,16 +1,16 @@
 //! Pages and gateway calls that arrive on an HTTP/2 connection, beside gRPC.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::Request;
-use http_body::Body;
+use http_body::Body as _;
 
+use super::body::Body;
 use crate::http::body::{Answer, Chunks};
 use crate::http::{Pages, respond};
 use crate::service::Services;
@@ -23,7 +23,7 @@ pub async fn serve(
     mut stream: SendResponse<Bytes>,
 ) {
     let (head, body) = request.into_parts();
-    let response = respond(services, pages, head, Chunks::Http2(RequestBody { body })).await;
+    let response = respond(services, pages, head, Chunks::Http2(Body::new(body))).await;
     let (head, mut answer) = response.into_parts();
     let is_empty = answer.is_end_stream();
     // A client that is gone needs no answer, here and below.
@@ -36,8 +36,8 @@ pub async fn serve(
 }
 
 async fn send(answer: &mut Answer, mut stream: SendStream<Bytes>) {
-    while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut *answer).poll_frame(context)).await
-    {
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut *answer).poll_frame(context)).await {
+        let Ok(frame) = frame else { return stream.send_reset(Reason::INTERNAL_ERROR) };
         let Ok(mut data) = frame.into_data() else { continue };
         while !data.is_empty() {
             stream.reserve_capacity(data.len());
@@ -51,24 +51,4 @@ async fn send(answer: &mut Answer, mut stream: SendStream<Bytes>) {
         }
     }
     drop(stream.send_data(Bytes::new(), true));
-}
-
-/// The body of a request on an HTTP/2 stream.
-#[derive(Debug)]
-pub struct RequestBody {
-    body: RecvStream,
-}
-
-impl RequestBody {
-    /// Waits for the next chunk; `None` at the end. Cancel-safe.
-    pub async fn next(&mut self) -> Option<io::Result<Bytes>> {
-        match self.body.data().await? {
-            Ok(data) => {
-                // Fails only on a stream that is closed already, which the next call reports.
-                drop(self.body.flow_control().release_capacity(data.len()));
-                Some(Ok(data))
-            }
-            Err(error) => Some(Err(io::Error::other(error))),
-        }
-    }
 }

@@ -1,6 +1,5 @@
 //! Response and request bodies that do not depend on the HTTP version.
 
-use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::incomplete::Share;
 
-use crate::grpc::pages::RequestBody;
+use crate::grpc::body;
 
 /// What a page or a gateway call answers with.
 #[derive(Debug)]
@@ -19,8 +18,13 @@ pub enum Answer {
     /// Known whole; `None` once it is taken.
     Whole(Option<Bytes>),
     /// Comes bit by bit; ends when the sender is dropped.
-    Stream(mpsc::Receiver<Bytes>),
+    Stream(mpsc::Receiver<Result<Bytes, Broken>>),
 }
+
+/// The rest of an answer cannot be produced: the client must not take what it has for the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the answer broke off")]
+pub struct Broken;
 
 impl From<Bytes> for Answer {
     fn from(bytes: Bytes) -> Self {
@@ -30,17 +34,17 @@ impl From<Bytes> for Answer {
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let next = match &mut *self {
-            Self::Whole(bytes) => Poll::Ready(bytes.take()),
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(Ok)),
             Self::Stream(receiver) => receiver.poll_recv(cx),
         };
-        next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+        next.map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -61,7 +65,7 @@ pub enum Chunks {
     /// Of an HTTP/1.1 request.
     Http1(hyper::body::Incoming),
     /// Of an HTTP/2 stream.
-    Http2(RequestBody),
+    Http2(body::Body),
 }
 
 impl Chunks {
@@ -79,7 +83,7 @@ impl Chunks {
                     Err(error) => return Some(Err(io::Error::other(error))),
                 }
             },
-            Self::Http2(body) => body.next().await,
+            Self::Http2(body) => Some(body.data().await?.map_err(io::Error::other)),
         }
     }
 

@@ -9,15 +9,17 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENT
 use http::{Method as HttpMethod, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::body::{Answer, Chunks};
+use super::body::{Answer, Broken, Chunks};
 use super::boundary::Boundary;
 use super::json::Shape;
+use super::list::List;
 use crate::grpc::call::parse_timeout;
 use crate::grpc::error;
 use crate::grpc::method::{Kind, Method};
 use crate::grpc::status::{Code, Status};
 use crate::incomplete::Share;
-use crate::service::payload::Payload;
+use crate::room::{FREE_BYTES, Room};
+use crate::service::payload::{PIECE_BYTES, Payload};
 use crate::service::stream::{Gone, Inbound, Outbound};
 use crate::service::{Caller, Limits, Services};
 
@@ -25,6 +27,14 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GRPC_CONTENT_TYPE: HeaderName = HeaderName::from_static("grpc-metadata-content-type");
 /// Lines of a streamed answer that wait for the client.
 const LINES_AHEAD_MAX: usize = 4;
+/// A list whose message is longer becomes JSON piece by piece, as fast as the client takes it.
+const WHOLE_LIST_BYTES_MAX: usize = PIECE_BYTES;
+/// Room for the text of a list's pieces: one that is made, those that wait, one that is sent.
+const LIST_ROOM_BYTES: usize = 8 * PIECE_BYTES;
+/// Bytes that one byte of a message takes on its way to JSON: as a message of its descriptor, and as text.
+const JSON_BYTES: usize = 4;
+/// Pieces of a list that wait for the client.
+const PIECES_AHEAD_MAX: usize = 1;
 
 /// Finds the method behind a path, without its `/v3` prefix.
 fn route(path: &str) -> Option<Method> {
@@ -111,14 +121,67 @@ async fn unary(
     let shape = Shape::of(method);
     let message = decode(services, &shape, body).await?;
     let caller = Caller::from_headers(&metadata(&head.headers))?;
-    let call = services.unary(method, &caller, message);
-    let payload = match head.headers.get("grpc-timeout") {
+    let call = async {
+        let payload = services.unary(method, &caller, message).await?;
+        let room = &services.limits().answers;
+        let len = payload.message_len();
+        if method == Method::Range && len > WHOLE_LIST_BYTES_MAX {
+            return list(payload, room).await;
+        }
+        if len <= FREE_BYTES {
+            return Ok(Bytes::from(shape.encode(payload.into_message().await?)?).into());
+        }
+        // What has been done is told, if there is room or not.
+        let held = room.hold(JSON_BYTES * len).await.ok();
+        let json = Bytes::from(shape.encode(payload.into_message().await?)?);
+        let Some(mut held) = held else { return Ok(json.into()) };
+        held.shrink_to(json.len());
+        Ok(held.around(json).into())
+    };
+    let answer = match head.headers.get("grpc-timeout") {
         None => call.await?,
         Some(timeout) => tokio::time::timeout(parse_timeout(timeout)?, call)
             .await
             .unwrap_or(Err(error::DEADLINE_EXCEEDED))?,
     };
-    Ok(success(Bytes::from(shape.encode(payload.into_message().await?)?).into()))
+    Ok(success(answer))
+}
+
+/// Begins the answer of a list that is too large to be whole. What fails later breaks it off.
+async fn list(mut payload: Payload, room: &Room) -> Result<Answer, Status> {
+    let held = room.hold(LIST_ROOM_BYTES).await?;
+    // What fails at once still is an answer of its own.
+    let first = payload.next_piece().await?;
+    let (sender, receiver) = mpsc::channel(PIECES_AHEAD_MAX);
+    tokio::task::spawn_local(async move {
+        if let Err(broken) = feed(payload, first, &sender).await {
+            let _gone = sender.send(Err(broken)).await;
+        }
+        drop(held);
+    });
+    Ok(Answer::Stream(receiver))
+}
+
+async fn feed(
+    mut payload: Payload,
+    mut next: Option<Bytes>,
+    sender: &mpsc::Sender<Result<Bytes, Broken>>,
+) -> Result<(), Broken> {
+    let mut list = List::new();
+    while let Some(piece) = next {
+        let text = list.push(piece)?;
+        if sender.send(Ok(text.into())).await.is_err() {
+            // The client is gone.
+            return Ok(());
+        }
+        next = payload.next_piece().await.map_err(|status| {
+            tracing::warn!(%status, "a list of the gateway broke off");
+            Broken
+        })?;
+    }
+    let text = list.end()?;
+    let _gone = sender.send(Ok(text.into())).await;
+    Ok(())
 }
 
 /// Reads the one message of a request, which as a message has the bound of the gRPC door.
@@ -179,7 +242,7 @@ async fn streaming(
 /// The client's end of a streamed answer: one JSON document per line.
 struct Lines {
     shape: Shape,
-    sender: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Result<Bytes, Broken>>,
     /// Told how the call begins: with a message, or with a failure.
     begun: Option<oneshot::Sender<Result<(), Status>>>,
 }
@@ -194,7 +257,7 @@ impl Lines {
 
     async fn line(&mut self, name: &str, document: &[u8]) -> Result<(), Gone> {
         let line = [b"{\"", name.as_bytes(), b"\":", document, b"}\n"].concat();
-        self.sender.send(line.into()).await.map_err(|_closed| Gone)
+        self.sender.send(Ok(line.into())).await.map_err(|_closed| Gone)
     }
 
     async fn end(mut self, result: Result<(), Status>) {

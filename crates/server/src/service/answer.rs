@@ -10,6 +10,7 @@ use super::payload::{
     PIECE_BYTES, Payload, Pieces, field_len, put_field, put_frame, put_varint_field,
     varint_field_len,
 };
+use crate::room::Held;
 
 const HEADER: u32 = 1;
 
@@ -53,18 +54,36 @@ pub fn range_head(header: &ResponseHeader, len: usize) -> BytesMut {
     head
 }
 
-/// Encodes a `RangeResponse`; a large one leaves in pieces.
-pub fn range(header: &ResponseHeader, reply: RangeReply) -> Payload {
+/// Encodes a `RangeResponse`; a large one leaves in pieces. `held` is what its records hold of the room for answers.
+pub fn range(header: &ResponseHeader, reply: RangeReply, held: Option<Held>) -> Payload {
     let len = reply.len(header);
     if len <= WHOLE_BYTES_MAX {
-        return Payload::build(len, |buffer| reply.put(header, buffer));
+        let mut payload = Payload::build(len, |buffer| reply.put(header, buffer));
+        if let Some(held) = held {
+            payload.tie(held);
+        }
+        return payload;
     }
     let pieces = RangePieces {
         begun: Some(range_head(header, len)),
         end: Some(RangeEnd::from(&reply)),
         kvs: reply.kvs.into_iter(),
+        held,
     };
     Payload::pieces(len, Box::new(pieces))
+}
+
+/// Length of the `RangeResponse` that [`range`] encodes.
+pub fn range_reply_len(header: &ResponseHeader, reply: &RangeReply) -> usize {
+    reply.len(header)
+}
+
+/// Makes a piece of bytes whose records are gone, with what these have held.
+pub fn piece(bytes: BytesMut, held: Option<&mut Held>) -> Bytes {
+    match held.and_then(|held| held.split(bytes.len())) {
+        Some(part) => part.around(bytes.freeze()),
+        None => bytes.freeze(),
+    }
 }
 
 /// Encodes a part of a `RangeResponse` that holds keys only.
@@ -84,21 +103,22 @@ struct RangePieces {
     kvs: std::vec::IntoIter<Record>,
     /// Taken with the last piece.
     end: Option<RangeEnd>,
+    held: Option<Held>,
 }
 
 impl Pieces for RangePieces {
     fn next(&mut self) -> Option<Bytes> {
         self.end?;
-        let mut piece =
+        let mut bytes =
             self.begun.take().unwrap_or_else(|| BytesMut::with_capacity(PIECE_BYTES + 4096));
-        while piece.len() < PIECE_BYTES {
+        while bytes.len() < PIECE_BYTES {
             let Some(record) = self.kvs.next() else {
-                self.end.take().into_iter().for_each(|end| put_range_end(end, &mut piece));
+                self.end.take().into_iter().for_each(|end| put_range_end(end, &mut bytes));
                 break;
             };
-            put_record(2, &record, &mut piece);
+            put_record(2, &record, &mut bytes);
         }
-        Some(piece.freeze())
+        Some(piece(bytes, self.held.as_mut()))
     }
 }
 
@@ -289,7 +309,7 @@ mod tests {
         for keys in [0, 3, 20_000] {
             let (kv, bytes) = record("key");
             let reply = RangeReply { kvs: vec![bytes; keys], more: keys > 0, count: 99 };
-            let message = range(&header(), reply).now();
+            let message = range(&header(), reply, None).now();
             let expected = pb::RangeResponse {
                 header: Some(header()),
                 kvs: vec![kv; keys],

@@ -1,6 +1,6 @@
 //! The KV service (`spec/grpc-api.md` §4).
 
-use machine::{RangePager, ReadError, quota};
+use machine::{RangeReply, ReadError, quota};
 use proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
     TxnRequest, request_op,
@@ -8,7 +8,9 @@ use proto::etcdserverpb::{
 
 use super::payload::Payload;
 use super::{Services, answer, check};
+use crate::grpc::error;
 use crate::grpc::status::Status;
+use crate::room::FREE_BYTES;
 
 impl Services {
     pub(crate) async fn range(&self, request: RangeRequest) -> Result<Payload, Status> {
@@ -18,14 +20,22 @@ impl Services {
         }
         if let Some(resident) = self.handle.reader().range_resident(&request) {
             let (revision, reply) = resident?;
-            return Ok(answer::range(&self.header(revision), reply));
+            if let Some(payload) = self.resident(revision, reply) {
+                return Ok(payload);
+            }
         }
-        if RangePager::can_page(&request) && !request.count_only {
-            return Box::pin(self.list(request)).await;
+        Box::pin(self.list(request)).await
+    }
+
+    /// Encodes an answer that memory gave; `None` when it is large and there is no room to hold it.
+    fn resident(&self, revision: i64, reply: RangeReply) -> Option<Payload> {
+        let header = self.header(revision);
+        let len = answer::range_reply_len(&header, &reply);
+        if len <= FREE_BYTES {
+            return Some(answer::range(&header, reply, None));
         }
-        let reader = self.handle.reader().clone();
-        let (revision, reply) = self.blocking(move || reader.range(&request)).await?;
-        Ok(answer::range(&self.header(revision), reply))
+        let held = self.limits.answers.try_hold(len)?;
+        Some(answer::range(&header, reply, Some(held)))
     }
 
     pub(super) async fn put(&self, request: PutRequest) -> Result<Payload, Status> {
@@ -65,8 +75,21 @@ impl Services {
             self.handle.read_index().await?;
         }
         let reader = self.handle.reader().clone();
-        let (revision, reply) = self.blocking(move || reader.txn(&request)).await?;
-        Ok(answer::reply(&self.header(revision), &machine::Reply::Txn(reply)))
+        let mut account = self.limits.answers.account();
+        let (revision, reply, held) = self
+            .blocking(move || {
+                // Twice: as records, and as the message.
+                let (revision, reply) =
+                    reader.txn(&request, &mut |bytes| account.take(2 * bytes))?;
+                Ok((revision, reply, account.close()))
+            })
+            .await?;
+        let mut payload = answer::reply(&self.header(revision), &machine::Reply::Txn(reply));
+        if let Some(mut held) = held {
+            held.shrink_to(payload.message_len());
+            payload.tie(held);
+        }
+        Ok(payload)
     }
 
     pub(super) async fn compact(&self, request: CompactionRequest) -> Result<Payload, Status> {
@@ -88,6 +111,7 @@ impl Services {
         result.map_err(|error| match error {
             ReadError::Refused(refusal) => refusal.into(),
             ReadError::Fault(fault) => self.read_fault(&fault),
+            ReadError::NoRoom => error::NO_ANSWER_ROOM,
         })
     }
 

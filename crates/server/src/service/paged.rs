@@ -1,7 +1,8 @@
 //! Large lists, read and sent page by page.
 //!
-//! A gRPC message announces its length first. A list that is too large to hold is therefore read twice: once to measure it,
-//! once to send it, both times at one revision and page by page, and never faster than the client takes it.
+//! A gRPC message announces its length first. A list that is too large to hold, or finds no room to be held, is therefore
+//! read twice: once to measure it, once to send it, both times at one revision and page by page, and never faster than the
+//! client takes it. A list in an order of its own holds its keys' revisions in that order meanwhile, not its records.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,11 +12,12 @@ use machine::{Page, RangePager, RangeReply, ReadError, Record};
 use proto::etcdserverpb::{RangeRequest, ResponseHeader};
 
 use super::Services;
-use super::answer::{RangeEnd, put_range_end, put_record, range_head, range_len};
+use super::answer::{RangeEnd, piece, put_range_end, put_record, range_head, range_len};
 use super::payload::{PIECE_BYTES, Payload, field_len};
 use crate::grpc::error;
 use crate::grpc::status::Status;
 use crate::metrics::Metrics;
+use crate::room::{Account, Held, Room};
 use crate::workers::Workers;
 
 /// A list is held whole up to so many bytes of records.
@@ -24,25 +26,27 @@ const HELD_BYTES_MAX: usize = 12 << 20;
 const PAGE_KEYS: usize = 256;
 /// Pages of a list that are read like a get; those of a longer one wait for threads that give way to gets.
 const SHORT_PAGES_MAX: usize = 4;
-
-/// Readings of a list that a compaction has overtaken.
+/// Room that reading a page takes: a mebibyte, and a record of the usual size beyond it.
+const PAGE_ROOM_BYTES: usize = 2 << 20;
+/// Times that a list of the current revision is begun again when a compaction overtakes it.
 const ATTEMPTS_MAX: usize = 8;
 
 /// What a list will be when it is read again.
 struct Measure {
-    header_revision: i64,
     records_len: usize,
     end: RangeEnd,
-    request: RangeRequest,
+    pages: PageReader,
+    /// What its pager holds.
+    held: Option<Held>,
 }
 
 impl Services {
-    /// Answers a range that may be large, and whose order allows pages. One that asked for no revision and loses a race
-    /// with a compaction begins again at the revision then current.
+    /// Answers a range that may be large. One that asked for no revision and loses a race with a compaction begins again at
+    /// the revision then current.
     pub(super) async fn list(&self, request: RangeRequest) -> Result<Payload, Status> {
         let mut attempts = 1;
         loop {
-            match self.list_once(request.clone()).await {
+            match self.list_once(&request).await {
                 Err(refused)
                     if refused == error::COMPACTED
                         && request.revision <= 0
@@ -55,47 +59,75 @@ impl Services {
         }
     }
 
-    async fn list_once(&self, mut request: RangeRequest) -> Result<Payload, Status> {
-        let pager = self.handle.reader().pager(&request)?;
+    /// Reads the list; when it turns out too large, lets go of what it has and only measures the rest.
+    async fn list_once(&self, request: &RangeRequest) -> Result<Payload, Status> {
+        let (pager, mut account) = self.open_pager(request).await?;
+        let pager_bytes = pager.bytes_held();
+        account.shrink_to(pager_bytes);
         let header_revision = pager.header_revision();
-        if request.revision <= 0 {
-            request.revision = header_revision;
-        }
         let mut pages = PageReader::new(pager, self);
         let mut kvs = Vec::new();
         let mut records_len = 0;
+        let mut is_held = true;
         loop {
             let Page { kvs: page, end } = pages.next().await?;
-            records_len += page.iter().map(|record| field_len(2, record.len())).sum::<usize>();
-            if records_len <= HELD_BYTES_MAX {
+            let page_len = page.iter().map(|record| field_len(2, record.len())).sum::<usize>();
+            records_len += page_len;
+            if is_held && records_len <= HELD_BYTES_MAX && account.take(page_len) {
                 kvs.extend(page);
             } else {
-                // It is too large to hold: what is left is only measured.
+                is_held = false;
                 kvs = Vec::new();
+                account.shrink_to(pager_bytes);
             }
             let Some((more, count)) = end else { continue };
-            if records_len <= HELD_BYTES_MAX {
+            if is_held {
+                account.shrink_to(records_len);
                 let reply = RangeReply { kvs, more, count };
-                return Ok(super::answer::range(&self.header(header_revision), reply));
+                let header = self.header(header_revision);
+                return Ok(super::answer::range(&header, reply, account.close()));
             }
+            pages.rewind();
             let end = RangeEnd { more, count };
-            return self.send_in_pages(&Measure { header_revision, records_len, end, request });
+            let measure = Measure { records_len, end, pages, held: account.close() };
+            return self.send_in_pages(&self.header(header_revision), measure).await;
         }
     }
 
-    fn send_in_pages(&self, measure: &Measure) -> Result<Payload, Status> {
-        let header: ResponseHeader = self.header(measure.header_revision);
-        let len = range_len(&header, measure.records_len, measure.end);
-        let pager = self.handle.reader().pager(&measure.request)?;
-        Ok(Payload::pages(
-            len,
-            Pages {
-                head: Some(range_head(&header, len)),
-                pages: Some(PageReader::new(pager, self)),
-                records: VecDeque::new(),
-                end: Some(measure.end),
-            },
-        ))
+    /// Opens the list at its revision. One with an order of its own is sorted here.
+    async fn open_pager(&self, request: &RangeRequest) -> Result<(RangePager, Account), Status> {
+        let mut account = self.limits.answers.account();
+        let reader = self.handle.reader();
+        if RangePager::can_page(request) {
+            return Ok((reader.pager(request)?, account));
+        }
+        let (reader, request) = (reader.clone(), request.clone());
+        self.blocking(move || {
+            let pager = reader.pager_within(&request, &mut |bytes| account.take(bytes))?;
+            Ok((pager, account))
+        })
+        .await
+    }
+
+    async fn send_in_pages(
+        &self,
+        header: &ResponseHeader,
+        measure: Measure,
+    ) -> Result<Payload, Status> {
+        let Measure { records_len, end, pages, held } = measure;
+        let len = range_len(header, records_len, end);
+        let mut pages = Pages {
+            head: Some(range_head(header, len)),
+            pages: Some(pages),
+            records: VecDeque::new(),
+            end: Some(end),
+            room: self.limits.answers.clone(),
+            held: None,
+            _pager_held: held,
+        };
+        // What fails at once is a refusal, not a message that breaks off.
+        pages.read_page().await?;
+        Ok(Payload::pages(len, pages))
     }
 }
 
@@ -119,6 +151,11 @@ impl PageReader {
             metrics: Arc::clone(&services.metrics),
             pages_read: 0,
         }
+    }
+
+    /// Returns to the first page.
+    fn rewind(&mut self) {
+        self.pager.iter_mut().for_each(RangePager::rewind);
     }
 
     /// Reads the next page. A compaction may have taken it away, and the disk may fail.
@@ -147,6 +184,7 @@ impl PageReader {
                 self.metrics.read_failed();
                 super::fault_status(&fault)
             }
+            ReadError::NoRoom => unreachable!("pages ask for no room of their own"),
         })
     }
 }
@@ -159,32 +197,50 @@ pub(super) struct Pages {
     pages: Option<PageReader>,
     records: VecDeque<Record>,
     end: Option<RangeEnd>,
+    room: Room,
+    /// What `records` hold.
+    held: Option<Held>,
+    _pager_held: Option<Held>,
 }
 
 impl Pages {
-    /// Returns the next bytes of the message. A failure leaves it unfinished: a compaction, or the disk.
+    /// Returns the next bytes of the message. A failure leaves it unfinished: a compaction, the disk, or no room.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
-        let mut piece = match self.head.take() {
+        let mut bytes = match self.head.take() {
             Some(head) => head,
             None if self.end.is_none() => return Ok(None),
             None => BytesMut::with_capacity(PIECE_BYTES + 4096),
         };
-        while piece.len() < PIECE_BYTES {
+        while bytes.len() < PIECE_BYTES {
             if let Some(record) = self.records.pop_front() {
-                put_record(2, &record, &mut piece);
-            } else if let Some(pages) = &mut self.pages {
-                let Page { kvs, end } = pages.next().await?;
-                self.records.extend(kvs);
-                if end.is_some() {
-                    self.pages = None;
-                }
+                put_record(2, &record, &mut bytes);
+            } else if self.pages.is_some() {
+                self.read_page().await?;
             } else {
                 if let Some(end) = self.end.take() {
-                    put_range_end(end, &mut piece);
+                    put_range_end(end, &mut bytes);
                 }
                 break;
             }
         }
-        Ok(Some(piece.freeze()))
+        Ok(Some(piece(bytes, self.held.as_mut())))
+    }
+
+    async fn read_page(&mut self) -> Result<(), Status> {
+        let Some(pages) = &mut self.pages else { return Ok(()) };
+        let mut held = self.room.hold(PAGE_ROOM_BYTES).await?;
+        let page = pages.next().await?;
+        let page_len = page.kvs.iter().map(|record| field_len(2, record.len())).sum();
+        held.shrink_to(page_len);
+        // What the last page held and has not parted with goes on with this one.
+        match &mut self.held {
+            Some(rest) => rest.merge(held),
+            None => self.held = Some(held),
+        }
+        self.records.extend(page.kvs);
+        if page.end.is_some() {
+            self.pages = None;
+        }
+        Ok(())
     }
 }

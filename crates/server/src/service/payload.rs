@@ -9,10 +9,15 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use super::paged::Pages;
+use crate::grpc::error;
 use crate::grpc::status::Status;
+use crate::room::{FREE_BYTES, Held, Room};
 
 /// Bytes of the frame that precedes a message.
 pub const FRAME_LEN: usize = 5;
+
+/// Longest message that is sent, as in grpc-go; an answer that would be longer is an error instead.
+const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
 
 /// Pieces of a large answer are about this large.
 pub const PIECE_BYTES: usize = 64 << 10;
@@ -47,6 +52,9 @@ impl Payload {
 
     /// Frames a message of exactly `len` bytes that `encode` writes.
     pub fn build(len: usize, encode: impl FnOnce(&mut BytesMut)) -> Self {
+        if len > MESSAGE_BYTES_MAX {
+            return Self { source: Source::Whole(None), message_len: len };
+        }
         let mut buffer = BytesMut::with_capacity(FRAME_LEN + len);
         put_frame(&mut buffer, len);
         encode(&mut buffer);
@@ -57,6 +65,26 @@ impl Payload {
     /// Takes a framed message of `message_len` bytes that is produced in pieces.
     pub fn pieces(message_len: usize, pieces: Box<dyn Pieces>) -> Self {
         Self { source: Source::Pieces(pieces), message_len }
+    }
+
+    /// Counts a large message as held until it is sent, if there is room. For the answers of what has been done and cannot
+    /// be refused any more.
+    pub fn counted_if_free(mut self, room: &Room) -> Self {
+        let len = match &self.source {
+            Source::Whole(Some(bytes)) if bytes.len() > FREE_BYTES => bytes.len(),
+            Source::Whole(_) | Source::Pieces(_) | Source::Pages(_) => return self,
+        };
+        if let Some(held) = room.try_hold(len) {
+            self.tie(held);
+        }
+        self
+    }
+
+    /// Ties what is held for a whole message to its bytes.
+    pub(super) fn tie(&mut self, held: Held) {
+        if let Source::Whole(bytes) = &mut self.source {
+            *bytes = bytes.take().map(|bytes| held.around(bytes));
+        }
     }
 
     /// Length of the message without its frame.
@@ -72,6 +100,9 @@ impl Payload {
     /// Returns the next bytes to send, or `None` when all are taken. A failure leaves the message unfinished: the call
     /// has to end with it.
     pub async fn next_piece(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.message_len > MESSAGE_BYTES_MAX {
+            return Err(error::answer_too_large(self.message_len, MESSAGE_BYTES_MAX));
+        }
         match &mut self.source {
             Source::Whole(bytes) => Ok(bytes.take()),
             Source::Pieces(pieces) => Ok(pieces.next()),
@@ -84,7 +115,9 @@ impl Payload {
         if let Source::Whole(Some(bytes)) = &self.source {
             return Ok(bytes.slice(FRAME_LEN..));
         }
+        let first = self.next_piece().await?;
         let mut all = BytesMut::with_capacity(FRAME_LEN + self.message_len);
+        first.into_iter().for_each(|piece| all.extend_from_slice(&piece));
         while let Some(piece) = self.next_piece().await? {
             all.extend_from_slice(&piece);
         }
@@ -92,10 +125,10 @@ impl Payload {
     }
 }
 
-/// Writes the frame of a message of `len` bytes.
+/// Writes the frame of a message of `len` bytes; a longer one than may be sent is never sent.
 pub fn put_frame(buffer: &mut BytesMut, len: usize) {
     buffer.put_u8(0);
-    buffer.put_u32(u32::try_from(len).expect("responses stay below 4 GiB"));
+    buffer.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
 }
 
 /// Length of a length-delimited field.
@@ -143,5 +176,26 @@ fn ready<T>(future: impl Future<Output = Result<T, Status>>) -> T {
         Poll::Ready(Ok(value)) => value,
         Poll::Ready(Err(status)) => panic!("unexpected {status}"),
         Poll::Pending => panic!("it waits"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_too_long_to_be_sent_is_an_error_and_is_not_built() {
+        let mut payload = Payload::build(MESSAGE_BYTES_MAX + 1, |_| unreachable!("not built"));
+        let mut next = std::pin::pin!(payload.next_piece());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let std::task::Poll::Ready(Err(status)) = next.as_mut().poll(&mut context) else {
+            panic!("it fails at once");
+        };
+        assert_eq!(
+            status.message,
+            "trying to send message larger than max (2147483648 vs. 2147483647)"
+        );
+        let status = error::answer_too_large(4_529_949_630, MESSAGE_BYTES_MAX);
+        assert_eq!(status.message, "grpc: message too large (4529949630 bytes)");
     }
 }

@@ -34,7 +34,8 @@ impl Services {
         let proposed = self.propose(request);
         async move {
             let (revision, reply) = proposed.await?;
-            Ok(answer::reply(&self.header(revision), &reply))
+            let payload = answer::reply(&self.header(revision), &reply);
+            Ok(payload.counted_if_free(&self.limits.answers))
         }
     }
 

@@ -9,7 +9,10 @@ use super::stream::{Gone, Outbound};
 use super::{Services, answer, check};
 use crate::grpc::error;
 use crate::grpc::status::Status;
+use crate::room::{FREE_BYTES, Held};
 
+/// How often a chunk is in memory until it leaves: as records, as `RangeResponse`, and wrapped.
+const COPIES: usize = 3;
 /// Keys of the first chunk.
 const FIRST_CHUNK_KEYS: i64 = 10;
 
@@ -25,35 +28,50 @@ impl Services {
         }
         let mut chunks = Chunks::new(request, self.limits.request_bytes_max);
         loop {
-            let (revision, reply) = self.chunk(&chunks).await?;
+            let (revision, reply, held) = self.chunk(&chunks).await?;
             let header_revision = chunks.pin(revision);
             match chunks.take(reply) {
-                Chunk::Middle(reply) => send(out, answer::range_part(&reply)).await?,
+                Chunk::Middle(reply) => send(out, answer::range_part(&reply), held).await?,
                 Chunk::Last(reply) => {
                     let header = self.header(header_revision);
-                    return send(out, answer::range(&header, reply)).await;
+                    return send(out, answer::range(&header, reply, None), held).await;
                 }
             }
         }
     }
 
-    async fn chunk(&self, chunks: &Chunks) -> Result<(i64, RangeReply), Status> {
+    /// Reads the next chunk; also returns what it holds.
+    async fn chunk(&self, chunks: &Chunks) -> Result<(i64, RangeReply, Option<Held>), Status> {
         let request = chunks.next_request();
+        let room = &self.limits.answers;
         if let Some(resident) = self.handle.reader().range_resident(&request) {
-            return Ok(resident?);
+            let (revision, reply) = resident?;
+            let bytes = COPIES * reply.kvs.iter().map(|record| record.len()).sum::<usize>();
+            let held = if bytes <= FREE_BYTES { None } else { Some(room.hold(bytes).await?) };
+            return Ok((revision, reply, held));
         }
         let reader = self.handle.reader().clone();
-        self.blocking(move || reader.range(&request)).await
+        let mut account = room.account();
+        self.blocking(move || {
+            let mut take = |bytes: usize| account.take(COPIES * bytes);
+            let (revision, reply) = reader.range_within(&request, &mut take)?;
+            Ok((revision, reply, account.close()))
+        })
+        .await
     }
 }
 
 /// Wraps an encoded `RangeResponse` into a `RangeStreamResponse` and sends it.
-async fn send(out: &mut impl Outbound, range: Payload) -> Result<(), Status> {
+async fn send(out: &mut impl Outbound, range: Payload, held: Option<Held>) -> Result<(), Status> {
     let range = range.into_message().await?;
-    let payload = Payload::build(field_len(1, range.len()), |buffer| {
+    let mut payload = Payload::build(field_len(1, range.len()), |buffer| {
         put_field(1, range.len(), buffer);
         buffer.extend_from_slice(&range);
     });
+    if let Some(mut held) = held {
+        held.shrink_to(payload.message_len());
+        payload.tie(held);
+    }
     out.send(payload).await.map_err(|Gone| error::CANCELED)
 }
 

@@ -18,6 +18,9 @@ use crate::grpc::status::{Code, Status};
 const BLOB_BYTES: usize = 32 << 10;
 /// How often a snapshot looks whether what was applied when it was asked for is durable.
 const DURABLE_POLL: Duration = Duration::from_millis(2);
+/// Time a client has to take one message; etcd waits without end. An open snapshot holds a read transaction: pages of the
+/// engine that are freed meanwhile cannot be used again.
+const UNREAD_MAX: Duration = Duration::from_mins(1);
 /// Bytes of the image made at a time.
 const AHEAD_BYTES: usize = 256 << 10;
 
@@ -27,6 +30,7 @@ impl Services {
         let version = version.map_or_else(String::new, |version| version.to_string());
         let started = std::time::Instant::now();
         self.applied_is_durable().await?;
+        let _held = self.limits.answers.hold(2 * AHEAD_BYTES).await?;
         let reader = self.handle.reader().clone();
         let mut image =
             self.image_work(move || reader.snapshot()?.image().map_err(ImageError::from)).await?;
@@ -43,10 +47,11 @@ impl Services {
                 let blob = bytes.split_to(bytes.len().min(BLOB_BYTES));
                 remaining -= blob.len() as u64;
                 digest.update(&blob);
-                send(out, blob, remaining, &version).await?;
+                send(out, blob, remaining, &version, UNREAD_MAX).await?;
             }
         }
-        send(out, Bytes::copy_from_slice(&digest.finalize()), 0, &version).await?;
+        let digest = Bytes::copy_from_slice(&digest.finalize());
+        send(out, digest, 0, &version, UNREAD_MAX).await?;
         self.metrics.disk.snapshot.observe(started.elapsed());
         Ok(())
     }
@@ -78,15 +83,23 @@ impl Services {
     }
 }
 
+/// Sends one message, which the client has to take within `patience`.
 async fn send(
     out: &mut impl Outbound,
     blob: Bytes,
     remaining_bytes: u64,
     version: &str,
+    patience: Duration,
 ) -> Result<(), Status> {
     let response =
         SnapshotResponse { header: None, remaining_bytes, blob, version: version.to_owned() };
-    out.send(Payload::of(&response)).await.map_err(|Gone| error::CANCELED)
+    match tokio::time::timeout(patience, out.send(Payload::of(&response))).await {
+        Ok(sent) => sent.map_err(|Gone| error::CANCELED),
+        Err(_elapsed) => {
+            tracing::warn!(?patience, remaining_bytes, "ended a snapshot that nobody reads");
+            Err(error::SNAPSHOT_UNREAD)
+        }
+    }
 }
 
 /// Makes the next pieces of the image, about [`AHEAD_BYTES`] of them; none at the end.
@@ -106,4 +119,32 @@ enum ImageError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Image(#[from] storage::bolt::writer::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that takes nothing.
+    struct Unread;
+
+    impl Outbound for Unread {
+        async fn send(&mut self, _payload: Payload) -> Result<(), Gone> {
+            std::future::pending().await
+        }
+
+        async fn gone(&mut self) {
+            std::future::pending().await
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_nobody_reads_ends() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let patience = Duration::from_millis(20);
+        runtime.expect("a runtime").block_on(async {
+            let sent = send(&mut Unread, Bytes::new(), 9, "3.7.0", patience).await;
+            assert_eq!(sent, Err(error::SNAPSHOT_UNREAD));
+        });
+    }
 }

@@ -49,6 +49,7 @@ impl Judge {
                 Ok(Found::Refusal)
             }
             Err(ReadError::Fault(_)) => Ok(Found::Fault),
+            Err(ReadError::NoRoom) => unreachable!("nothing bounds these reads"),
         }
     }
 
@@ -75,6 +76,7 @@ impl Judge {
                 Ok(Found::Refusal)
             }
             Err(ReadError::Fault(_)) => Ok(Found::Fault),
+            Err(ReadError::NoRoom) => unreachable!("nothing bounds these reads"),
         }
     }
 
