@@ -38,6 +38,7 @@ impl Machine {
         replies: Replies,
     ) -> Result<AppliedEntry, Fault> {
         let mut forces_snapshot = false;
+        let kind = request.command.kind();
         let (revision, result) = match request.command {
             Command::ClusterVersion { version } => {
                 forces_snapshot = self.set_cluster_version(version)?;
@@ -46,7 +47,7 @@ impl Machine {
             command => self.guarded(command, replies)?,
         };
         let outcome = Outcome { revision, result };
-        Ok(AppliedEntry { request_id: request.id, outcome, forces_snapshot })
+        Ok(AppliedEntry { request_id: request.id, kind, outcome, forces_snapshot })
     }
 
     /// The chain.

@@ -248,6 +248,7 @@ impl Reader {
     pub fn stats(&self) -> Stats {
         let mut stats = self.shared.counters.snapshot();
         stats.cache_bytes = self.shared.cache.bytes();
+        stats.open_views = self.shared.backend.open_views() as u64;
         stats.current_revision = self.shared.current();
         stats.compact_revision = self.shared.compacted();
         let state = self.shared.state.read();

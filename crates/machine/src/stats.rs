@@ -110,6 +110,8 @@ pub struct Stats {
     pub tail_bytes: u64,
     /// Bytes of the records in the value cache.
     pub cache_bytes: u64,
+    /// States of the engine that are open for reading.
+    pub open_views: u64,
     /// The revision of the last change.
     pub current_revision: i64,
     /// The lowest readable revision, or −1.

@@ -24,6 +24,7 @@ mod boundary;
 mod gateway;
 mod health;
 pub mod json;
+mod metrics;
 
 /// Time a client has to send the head of a request.
 const HEAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -129,7 +130,7 @@ async fn page(
     let path = head.uri.path();
     let query = head.uri.query().unwrap_or_default();
     if path == "/metrics" {
-        return metrics(services);
+        return metrics::metrics(services, &head.headers).await;
     }
     let known = matches!(path, "/health" | "/version" | "/debug/vars")
         || path.starts_with("/livez")
@@ -170,19 +171,4 @@ fn json(body: String) -> Response<Answer> {
     let mut response = Response::new(Answer::from(Bytes::from(body)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-fn metrics(services: &Services) -> Response<Answer> {
-    match services.metrics().encode(services) {
-        Ok(text) => {
-            let mut response = Response::new(Answer::from(Bytes::from(text)));
-            let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            response.headers_mut().insert(CONTENT_TYPE, content_type);
-            response
-        }
-        Err(error) => {
-            tracing::error!(%error, "could not encode the metrics");
-            health::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
-        }
-    }
 }

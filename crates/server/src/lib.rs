@@ -14,6 +14,7 @@ pub mod incomplete;
 pub mod listen;
 pub mod logging;
 pub mod mailbox;
+mod meter;
 pub mod metrics;
 pub mod process;
 pub mod serve;

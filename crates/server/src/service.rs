@@ -18,7 +18,7 @@ use crate::grpc::method::Method;
 use crate::grpc::status::{Code, Status};
 use crate::handle::Handle;
 use crate::incomplete::Budget;
-use crate::metrics::Metrics;
+use crate::metrics::{KnownClients, Metrics, RequestFigures};
 use payload::Payload;
 use stream::{Inbound, Outbound};
 
@@ -90,6 +90,7 @@ pub struct Services {
     identity: Identity,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
+    known_clients: KnownClients,
     watches: RefCell<Watches>,
 }
 
@@ -102,7 +103,7 @@ impl Services {
         metrics: Arc<Metrics>,
     ) -> Self {
         let watches = RefCell::new(Watches::new(handle.reader().clone(), &limits));
-        Self { handle, identity, limits, metrics, watches }
+        Self { handle, identity, limits, metrics, known_clients: KnownClients::default(), watches }
     }
 
     /// The bounds in force.
@@ -113,6 +114,11 @@ impl Services {
     /// The process's metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// What this thread counts in.
+    fn figures(&self) -> &RequestFigures {
+        self.metrics.thread(self.handle.thread())
     }
 
     /// The way to the node.
@@ -256,7 +262,7 @@ impl Services {
 
     /// The gates that every call passes (`spec/grpc-api.md` §3.3).
     fn admit(&self, method: Method, caller: &Caller) -> Result<(), Status> {
-        self.metrics.client_requests(method.kind(), caller.api_version());
+        self.known_clients.count(&self.metrics.clients, method.kind(), caller.api_version());
         if caller.requires_leader() && self.handle.gate().leader() == 0 {
             return Err(error::NO_LEADER);
         }

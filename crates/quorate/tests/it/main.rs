@@ -19,6 +19,7 @@ mod harness;
 mod http1;
 mod lifecycle;
 mod listeners;
+mod metrics;
 mod random;
 mod slow;
 mod storm;

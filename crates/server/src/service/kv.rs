@@ -1,5 +1,7 @@
 //! The KV service (`spec/grpc-api.md` §4).
 
+use std::time::Instant;
+
 use machine::{RangePager, ReadError, quota};
 use proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
@@ -14,19 +16,41 @@ use crate::grpc::status::Status;
 impl Services {
     pub(crate) async fn range(&self, request: RangeRequest) -> Result<Payload, Status> {
         check::range(&request)?;
-        if !request.serializable {
-            self.handle.read_index().await?;
+        let started = Instant::now();
+        let mut reading = started;
+        if !request.serializable && !self.handle.gate().reads_need_no_round() {
+            if let Err(status) = self.read_index().await {
+                self.figures().unread_range(started.elapsed());
+                return Err(status);
+            }
+            reading = Instant::now();
         }
-        if let Some(resident) = self.handle.reader().range_resident(&request) {
+        let answer = self.read_range(&request).await;
+        let ended = Instant::now();
+        self.figures().ranged(answer.is_ok(), ended - started, ended - reading);
+        answer
+    }
+
+    async fn read_range(&self, request: &RangeRequest) -> Result<Payload, Status> {
+        if let Some(resident) = self.handle.reader().range_resident(request) {
             let (revision, reply) = resident?;
             return Ok(answer::range(&self.header(revision), reply));
         }
+        let request = request.clone();
         if RangePager::can_page(&request) && !request.count_only {
             return Box::pin(self.list(request)).await;
         }
         let reader = self.handle.reader().clone();
         let (revision, reply) = self.blocking(move || reader.range(&request)).await?;
         Ok(answer::range(&self.header(revision), reply))
+    }
+
+    /// Waits until a local read is linearizable.
+    pub(super) async fn read_index(&self) -> Result<(), Status> {
+        self.handle.read_index().await.map_err(|failure| {
+            self.figures().read_index_failed(failure);
+            failure.into()
+        })
     }
 
     pub(super) async fn put(&self, request: PutRequest) -> Result<Payload, Status> {
@@ -62,8 +86,15 @@ impl Services {
                 })
                 .await;
         }
+        let started = Instant::now();
+        let answer = self.read_only_txn(request).await;
+        self.figures().read_only_txn(answer.is_ok(), started.elapsed());
+        answer
+    }
+
+    async fn read_only_txn(&self, request: TxnRequest) -> Result<Payload, Status> {
         if !is_serializable(&request) {
-            self.handle.read_index().await?;
+            self.read_index().await?;
         }
         let reader = self.handle.reader().clone();
         let (revision, reply) = self.blocking(move || reader.txn(&request)).await?;

@@ -84,6 +84,8 @@ struct Shared {
     view: RwLock<Arc<View>>,
     /// Held by the one that commits or defragments.
     writer: Mutex<()>,
+    /// Shared by all views, which are counted so.
+    views: Arc<()>,
 }
 
 impl Backend {
@@ -101,7 +103,8 @@ impl Backend {
             Engine::open(&*disk, path, OpenMode::ReadWrite, tables, options)?
         };
         crate::datadir::sync_parent(&*disk, path)?;
-        let view = View::open(Arc::new(engine), tables, path.to_owned())?;
+        let views = Arc::new(());
+        let view = View::open(Arc::new(engine), tables, path.to_owned(), Arc::clone(&views))?;
         let shared = Shared {
             disk,
             path: path.to_owned(),
@@ -109,6 +112,7 @@ impl Backend {
             options,
             view: RwLock::new(Arc::new(view)),
             writer: Mutex::new(()),
+            views,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -154,6 +158,11 @@ impl Backend {
         Size { physical: engine.file_bytes(), in_use: engine.record_bytes() }
     }
 
+    /// Counts the states that can be read: the newest one, and older ones that readers still hold.
+    pub fn open_views(&self) -> usize {
+        Arc::strong_count(&self.shared.views) - 1
+    }
+
     /// Rewrites the file without its free space. Commits wait meanwhile, readers do not. Needs as much space as the
     /// records take, and once more while readers of before live.
     pub fn defragment(&self) -> Result<(), Fault> {
@@ -166,7 +175,8 @@ impl Backend {
 
     /// Lets new readers see the newest commit of `engine`.
     fn publish(&self, engine: Arc<Engine>) -> Result<(), Fault> {
-        let view = View::open(engine, self.shared.tables, self.shared.path.clone())?;
+        let Shared { tables, path, views, .. } = &*self.shared;
+        let view = View::open(engine, tables, path.clone(), Arc::clone(views))?;
         let before = std::mem::replace(&mut *self.shared.view.write(), Arc::new(view));
         // Closing an engine that was replaced writes to its file: not under the readers' lock.
         drop(before);

@@ -22,6 +22,8 @@ pub(super) struct View {
     names: &'static [&'static str],
     path: PathBuf,
     engine: Arc<Engine>,
+    /// Kept to be counted.
+    _counted: Arc<()>,
 }
 
 impl std::fmt::Debug for View {
@@ -35,6 +37,7 @@ impl View {
         engine: Arc<Engine>,
         names: &'static [&'static str],
         path: PathBuf,
+        counted: Arc<()>,
     ) -> Result<Self, Fault> {
         let transaction = engine.database.begin_read().map_err(|e| fault("read", &path, e))?;
         let tables = names.iter().map(|name| {
@@ -42,7 +45,7 @@ impl View {
             table.map_err(|e| fault("read", &path, e))
         });
         let tables = tables.collect::<Result<_, _>>()?;
-        Ok(Self { tables, names, path, engine })
+        Ok(Self { tables, names, path, engine, _counted: counted })
     }
 
     pub(super) fn engine(&self) -> &Arc<Engine> {
