@@ -20,6 +20,7 @@ use crate::mvcc::store::cleared;
 use crate::mvcc::txn::{self, Checks, RangeChecks, Replies};
 use crate::mvcc::{range, view::View};
 use crate::outcome::{Outcome, Reply};
+use crate::stats::Operations;
 use crate::{Refusal, quota, schema};
 
 /// From this cluster version on, checkpoints of leases are always stored.
@@ -132,11 +133,13 @@ impl Machine {
     }
 
     fn txn(&mut self, request: &pb::TxnRequest, replies: Replies) -> Result<Executed, Fault> {
-        self.store.shared.counters.txn();
         let shared = &self.store.shared;
         let current = shared.current();
         let mut view = View::new(shared, current);
         let path = txn::decide(&mut view, request).map_err(cleared)?;
+        // etcd compares in a transaction of its own.
+        let compared = Operations { ranges: path.compares(), ..Operations::default() };
+        shared.counters.transaction(compared);
         let is_old = self.membership.cluster_version.is_some_and(|version| version < CHECKS_RANGES);
         let ranges = if is_old { RangeChecks::NestedOnly } else { RangeChecks::All };
         let compacted = shared.compacted();
@@ -194,6 +197,7 @@ impl Machine {
         };
         let mut writer = self.store.write(&mut self.lessor);
         for key in keys {
+            writer.done.deletes += 1;
             writer.delete(&key);
         }
         let revision = writer.end();

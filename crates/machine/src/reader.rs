@@ -19,7 +19,7 @@ use crate::mvcc::view::{Chunk, View, index_record, item};
 use crate::outcome::{RangeReply, TxnReply};
 use crate::quota::Quota;
 use crate::snapshot::Snapshot;
-use crate::stats::Stats;
+use crate::stats::{Operations, Stats};
 use crate::{Record, Refusal};
 
 /// Reads of one request that lost a race with a compaction.
@@ -204,7 +204,6 @@ impl Reader {
     /// `header.revision`.
     pub fn txn(&self, request: &TxnRequest) -> Result<(i64, TxnReply), ReadError> {
         assert!(txn::is_read_only(request), "transactions that write go through the log");
-        self.shared.counters.txn();
         retried(0, || {
             let current = self.shared.current();
             let mut view = View::new(&self.shared, current);
@@ -212,7 +211,10 @@ impl Reader {
             let compacted = self.shared.compacted();
             let checks = Checks { current, compacted, lessor: None, ranges: RangeChecks::All };
             checks.check(&view, request, &path)?;
-            Ok((current, txn::read(&self.shared, current, request, &path)?))
+            let reply = txn::read(&self.shared, current, request, &path)?;
+            let ranges = path.compares() + reply.responses.len() as u64;
+            self.shared.counters.transaction(Operations { ranges, ..Operations::default() });
+            Ok((current, reply))
         })
     }
 

@@ -256,3 +256,40 @@ async fn what_is_used_is_counted() {
         assert!(value(&shown, series) > 0, "{series}");
     }
 }
+
+/// The counts are those of a real etcd after the same calls.
+#[tokio::test]
+async fn the_store_counts_as_etcd_does() {
+    let server = Setup::new().start();
+    let address = server.address();
+    let counts = async || {
+        let shown = scrape(address).await;
+        ["put", "delete", "range", "txn"]
+            .map(|what| value(&shown, &format!("etcd_mvcc_{what}_total")))
+    };
+    let put = r#"{"request_put":{"key":"YQ==","value":"ZA=="}}"#;
+    let get = r#"{"request_range":{"key":"YQ=="}}"#;
+    let fails = r#"{"key":"YQ==","target":"VALUE","value":"Yw=="}"#;
+    let calls = [
+        ("kv/put", r#"{"key":"YQ==","value":"MQ=="}"#.to_owned(), [1, 0, 0, 0]),
+        ("kv/put", r#"{"key":"YQ==","value":"Mg==","prev_kv":true}"#.into(), [2, 0, 1, 1]),
+        ("kv/deleterange", r#"{"key":"YQ==","prev_kv":true}"#.into(), [2, 1, 2, 2]),
+        ("kv/deleterange", r#"{"key":"YQ=="}"#.into(), [2, 2, 2, 2]),
+        ("kv/txn", format!(r#"{{"compare":[{fails}],"failure":[{get}]}}"#), [2, 2, 4, 3]),
+        ("kv/txn", format!(r#"{{"success":[{put},{get}]}}"#), [3, 2, 5, 4]),
+        ("kv/txn", format!(r#"{{"success":[{get},{get}]}}"#), [3, 2, 7, 5]),
+        ("kv/txn", format!(r#"{{"compare":[{fails}],"failure":[{put}]}}"#), [4, 2, 8, 5]),
+        ("lease/grant", r#"{"ID":"7","TTL":"100"}"#.into(), [4, 2, 8, 5]),
+        ("kv/put", r#"{"key":"YQ==","value":"Mg==","lease":"7"}"#.into(), [5, 2, 8, 5]),
+        ("kv/put", r#"{"key":"Yg==","value":"Mg==","lease":"7"}"#.into(), [6, 2, 8, 5]),
+        ("lease/revoke", r#"{"ID":"7"}"#.into(), [6, 4, 8, 6]),
+        ("kv/range", r#"{"key":"YQ=="}"#.into(), [6, 4, 9, 6]),
+    ];
+    for (path, body, expected) in calls {
+        let path = format!("/v3/{path}");
+        assert_eq!(http1::post(address, &path, &body).await.status, 200, "{path} {body}");
+        assert_eq!(counts().await, expected, "{path} {body}");
+    }
+    let shown = scrape(address).await;
+    assert_eq!(value(&shown, "etcd_debugging_mvcc_total_put_size_in_bytes"), 12);
+}
