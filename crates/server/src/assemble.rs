@@ -254,7 +254,8 @@ fn start_metered(
 ) -> Result<(Started, Arc<Metrics>), Exit> {
     let mut started = start_node(config, disk, origin)?;
     let metrics = Arc::new(Metrics::new(config).map_err(start_failed)?);
-    started.node.set_meter(Box::new(ApplyMeter::new(Arc::clone(&metrics.apply))));
+    let patience = config.monitoring.warning_apply_duration;
+    started.node.set_meter(Box::new(ApplyMeter::new(Arc::clone(&metrics.apply), patience)));
     Ok((started, metrics))
 }
 

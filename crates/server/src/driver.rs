@@ -21,6 +21,7 @@ use storage::backend::Backend;
 use storage::wal::Wal;
 use storage::{Disk, Fault, snap};
 
+use crate::config::GoDuration;
 use crate::handle::thread_of;
 use crate::mailbox::Mailbox;
 use crate::metrics::{ApplyFigures, DiskWork};
@@ -30,6 +31,9 @@ pub const INBOX_EVENTS_MAX: usize = 4096;
 
 /// Events handled before their effects are carried out: bounds latency, gives batches under load.
 const BURST_EVENTS_MAX: usize = 256;
+
+/// A sync of the log that takes longer is logged, as in etcd.
+const FSYNC_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the node thread needs.
 #[derive(Debug)]
@@ -206,7 +210,15 @@ impl WalThread {
         if must_sync && self.sync {
             let started = Instant::now();
             self.wal.sync()?;
-            self.work.wal_fsync.observe(started.elapsed());
+            let took = started.elapsed();
+            self.work.wal_fsync.observe(took);
+            if took > FSYNC_PATIENCE {
+                tracing::warn!(
+                    took = %GoDuration::from(took),
+                    expected_duration = %GoDuration::from(FSYNC_PATIENCE),
+                    "slow fdatasync"
+                );
+            }
         }
         self.work.wal_bytes.store(self.wal.stats().written_bytes, Ordering::Relaxed);
         // Only when the new mark is durable are the files of older ones superfluous.

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::drain::Draining;
-use crate::service::{Services, storage_version};
+use crate::service::{Remote, Services, storage_version};
 use crate::{ETCD_VERSION, process};
 use body::{Answer, Chunks};
 
@@ -49,6 +49,7 @@ pub struct Pages {
 /// Serves HTTP/1.1 on `io` until the client closes it or the member drains.
 pub async fn serve<T>(
     io: T,
+    remote: Remote,
     services: Rc<Services>,
     pages: Arc<Pages>,
     draining: Draining,
@@ -60,7 +61,8 @@ where
         let services = Rc::clone(&services);
         let pages = Arc::clone(&pages);
         async move {
-            let (head, body) = request.into_parts();
+            let (mut head, body) = request.into_parts();
+            head.extensions.insert(remote);
             let response = respond(services, &pages, head, Chunks::Http1(body)).await;
             Ok::<_, Infallible>(response)
         }

@@ -17,6 +17,7 @@ pub mod mailbox;
 mod meter;
 pub mod metrics;
 pub mod process;
+mod redact;
 pub mod serve;
 pub mod service;
 pub mod settings;

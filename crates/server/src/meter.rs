@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use machine::{Outcome, RequestKind};
+use prost::Message as _;
+use proto::etcdserverpb::InternalRaftRequest;
 
 use crate::metrics::ApplyFigures;
+use crate::redact;
+use crate::service::slow::{self, SlowApply};
 
 /// Requests of the member's own that are timed at once.
 const OWN_MAX: usize = 1024;
@@ -16,6 +20,8 @@ const OWN_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct ApplyMeter {
     figures: Arc<ApplyFigures>,
+    /// An apply that takes longer is told of (`--warning-apply-duration`).
+    patience: Duration,
     made: Instant,
     began: Instant,
     last: RequestKind,
@@ -25,9 +31,36 @@ pub(crate) struct ApplyMeter {
 
 impl ApplyMeter {
     /// Makes one that counts in `figures`.
-    pub(crate) fn new(figures: Arc<ApplyFigures>) -> Self {
+    pub(crate) fn new(figures: Arc<ApplyFigures>, patience: Duration) -> Self {
         let now = Instant::now();
-        Self { figures, made: now, began: now, last: RequestKind::NoOp, own: BTreeMap::new() }
+        Self {
+            figures,
+            patience,
+            made: now,
+            began: now,
+            last: RequestKind::NoOp,
+            own: BTreeMap::new(),
+        }
+    }
+
+    #[cold]
+    fn tell(&self, took: Duration, data: &Bytes, outcome: &Outcome) {
+        self.figures.slow();
+        let request = InternalRaftRequest::decode(data.clone()).unwrap_or_default();
+        let response = match &outcome.result {
+            Ok(reply) => format!("size:{}", slow::reply_size(outcome.revision, reply)),
+            Err(_refusal) => String::new(),
+        };
+        let error = outcome.result.as_ref().err().map(ToString::to_string);
+        let line = SlowApply {
+            took,
+            expected: self.patience,
+            prefix: "",
+            request: &redact::entry(&request),
+            response: &response,
+            error: error.as_deref(),
+        };
+        line.tell();
     }
 }
 
@@ -36,9 +69,13 @@ impl node::Meter for ApplyMeter {
         self.began = Instant::now();
     }
 
-    fn applied(&mut self, kind: RequestKind, _data: &Bytes, outcome: &Outcome) {
+    fn applied(&mut self, kind: RequestKind, data: &Bytes, outcome: &Outcome) {
+        let took = self.began.elapsed();
         self.last = kind;
-        self.figures.applied(kind, outcome, self.began.elapsed());
+        self.figures.applied(kind, outcome, took);
+        if took > self.patience && kind != RequestKind::NoOp {
+            self.tell(took, data, outcome);
+        }
     }
 
     fn own_proposed(&mut self, id: u64) {

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use machine::TxnDecodeError;
@@ -20,6 +20,7 @@ use crate::handle::Handle;
 use crate::incomplete::Budget;
 use crate::metrics::{KnownClients, Metrics, RequestFigures};
 use payload::Payload;
+use slow::{Call, Content};
 use stream::{Inbound, Outbound};
 
 pub mod answer;
@@ -36,12 +37,13 @@ mod paged;
 pub mod payload;
 mod propose;
 mod range_stream;
+pub mod slow;
 mod snapshot;
 pub mod stream;
 mod sync;
 mod watch;
 
-pub use caller::Caller;
+pub use caller::{Caller, Remote};
 pub use maintenance::storage_version;
 pub use watch::Watches;
 
@@ -70,6 +72,10 @@ pub struct Limits {
     pub election_timeout: Duration,
     /// Bytes of messages that have not arrived whole, of all connections together.
     pub incomplete: Arc<Budget>,
+    /// An apply or a read that takes longer is logged (`--warning-apply-duration`).
+    pub apply_patience: Duration,
+    /// A unary call that takes longer is logged (`--warning-unary-request-duration`).
+    pub unary_patience: Duration,
     /// Bytes of live data the store may hold, as `Status` reports it (`--quota-backend-bytes`; 0 became 2 GiB).
     pub quota_bytes: i64,
 }
@@ -156,12 +162,23 @@ impl Services {
         message: Bytes,
     ) -> Result<Payload, Status> {
         self.admit(method, caller)?;
+        let call = Call { method, caller, started: Instant::now() };
         match method {
-            Method::Range => self.range(decode(message)?).await,
-            Method::Put => self.put(decode(message)?).await,
-            Method::Txn => self.txn(decode_txn(message)?).await,
-            _ => Box::pin(self.rarer_unary(method, message)).await,
+            Method::Range => self.unary_range(&call, decode(message)?).await,
+            Method::Put => self.put(&call, decode(message)?).await,
+            Method::Txn => self.txn(&call, decode_txn(message)?).await,
+            Method::DeleteRange => Box::pin(self.delete_range(&call, decode(message)?)).await,
+            _ => {
+                let answer = Box::pin(self.rarer_unary(method, message)).await;
+                self.tell(&call, Content::unknown);
+                answer
+            }
         }
+    }
+
+    /// Tells of a call that was slow.
+    fn tell(&self, call: &Call<'_>, content: impl FnOnce() -> Content) {
+        slow::tell(call, call.started.elapsed(), self.limits.unary_patience, content);
     }
 
     /// The methods whose futures are boxed, so that those of gets and puts stay small.
@@ -171,7 +188,6 @@ impl Services {
         message: Bytes,
     ) -> Result<Payload, Status> {
         match method {
-            Method::DeleteRange => self.delete_range(decode(message)?).await,
             Method::Compact => self.compact(decode(message)?).await,
             Method::LeaseGrant => self.lease_grant(decode(message)?).await,
             Method::LeaseRevoke => self.lease_revoke(decode(message)?).await,
@@ -216,6 +232,7 @@ impl Services {
             | Method::RoleRevokePermission => Err(not_built(method)),
             Method::Range
             | Method::Put
+            | Method::DeleteRange
             | Method::Txn
             | Method::RangeStream
             | Method::Watch

@@ -33,6 +33,8 @@ pub fn limits(config: &Config) -> Limits {
         watch_progress_interval: given.watch_progress_interval,
         election_timeout: config.raft.election_timeout,
         incomplete: Arc::new(Budget::new(INCOMPLETE_BYTES_MAX)),
+        apply_patience: config.monitoring.warning_apply_duration,
+        unary_patience: config.monitoring.warning_unary_request_duration,
         quota_bytes: quota(config),
     }
 }

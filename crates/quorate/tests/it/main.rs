@@ -23,4 +23,5 @@ mod metrics;
 mod random;
 mod slow;
 mod storm;
+mod told;
 mod watch;

@@ -20,7 +20,7 @@ use super::method::{Kind, Method};
 use super::status::{Code, Status};
 use crate::service::payload::Payload;
 use crate::service::stream::{Gone, Outbound};
-use crate::service::{Caller, Services};
+use crate::service::{Caller, Remote, Services};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -31,6 +31,7 @@ const TIMEOUT_DIGITS_MAX: usize = 8;
 /// Serves one call to its end.
 pub async fn serve(
     services: Rc<Services>,
+    remote: Remote,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     answered: Rc<Cell<bool>>,
@@ -51,7 +52,7 @@ pub async fn serve(
     };
     let metrics = services.metrics();
     metrics.grpc.started(method);
-    let status = match Open::read(&head.headers) {
+    let status = match Open::read(&head.headers, remote) {
         Ok(open) => {
             let deadline = open.timeout.map(|timeout| started + timeout);
             let call = Call {
@@ -252,7 +253,7 @@ struct Open {
 }
 
 impl Open {
-    fn read(headers: &HeaderMap) -> Result<Self, Status> {
+    fn read(headers: &HeaderMap, remote: Remote) -> Result<Self, Status> {
         if let Some(encoding) = headers.get("grpc-encoding")
             && encoding != "identity"
         {
@@ -263,7 +264,7 @@ impl Open {
             ));
         }
         let timeout = headers.get("grpc-timeout").map(parse_timeout).transpose()?;
-        Ok(Self { timeout, caller: Caller::from_headers(headers)? })
+        Ok(Self { timeout, caller: Caller::from_headers(headers, remote)? })
     }
 }
 

@@ -11,6 +11,7 @@ use proto::etcdserverpb::{RangeRequest, ResponseHeader};
 
 use super::Services;
 use super::answer::{RangeEnd, put_range_end, put_record, range_head, range_len};
+use super::kv::Ranged;
 use super::payload::{PIECE_BYTES, Payload, field_len};
 use crate::grpc::error;
 use crate::grpc::status::Status;
@@ -31,6 +32,7 @@ enum List {
 /// What a list will be when it is read again.
 struct Measure {
     header_revision: i64,
+    records: usize,
     records_len: usize,
     end: RangeEnd,
     request: RangeRequest,
@@ -38,11 +40,16 @@ struct Measure {
 
 impl Services {
     /// Answers a range that may be large, and whose order allows pages.
-    pub(super) async fn list(&self, request: RangeRequest) -> Result<Payload, Status> {
+    pub(super) async fn list(&self, request: RangeRequest) -> Result<Ranged, Status> {
         let reader = self.handle.reader().clone();
         match self.blocking(move || read_or_measure(&reader, request)).await? {
-            List::Held(revision, reply) => Ok(super::answer::range(&self.header(revision), reply)),
-            List::Measured(measure) => self.send_in_pages(&measure),
+            List::Held(revision, reply) => Ok(self.ranged(revision, reply)),
+            List::Measured(measure) => Ok(Ranged {
+                payload: self.send_in_pages(&measure)?,
+                revision: measure.header_revision,
+                kvs: measure.records,
+                count: measure.end.count,
+            }),
         }
     }
 
@@ -70,9 +77,10 @@ fn read_or_measure(reader: &Reader, mut request: RangeRequest) -> Result<List, R
         request.revision = header_revision;
     }
     let mut kvs = Vec::new();
-    let mut records_len = 0;
+    let (mut records, mut records_len) = (0, 0);
     loop {
         let Page { kvs: page, end } = pager.next_page(PAGE_KEYS)?;
+        records += page.len();
         records_len += page.iter().map(|record| field_len(2, record.len())).sum::<usize>();
         if records_len <= HELD_BYTES_MAX {
             kvs.extend(page);
@@ -84,7 +92,7 @@ fn read_or_measure(reader: &Reader, mut request: RangeRequest) -> Result<List, R
             return Ok(List::Held(header_revision, RangeReply { kvs, more, count }));
         }
         let end = RangeEnd { more, count };
-        return Ok(List::Measured(Measure { header_revision, records_len, end, request }));
+        return Ok(List::Measured(Measure { header_revision, records, records_len, end, request }));
     }
 }
 

@@ -9,6 +9,7 @@ use prost::Message;
 use proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
 
 use super::payload::Payload;
+use super::slow::{Call, Content};
 use super::{Services, answer};
 use crate::grpc::error;
 use crate::grpc::status::Status;
@@ -26,11 +27,7 @@ impl Services {
         let encoded = self.encode(request);
         async move {
             let (id, data) = encoded?;
-            let under_way = UnderWay::new(self.figures(), kind);
-            let proposed = self.handle.propose(id, data).await;
-            under_way.end(proposed.as_ref().err().copied());
-            let Outcome { revision, result } = proposed?;
-            Ok((revision, result?))
+            self.propose_encoded(kind, id, data).await
         }
     }
 
@@ -44,6 +41,43 @@ impl Services {
             let (revision, reply) = proposed.await?;
             Ok(answer::reply(&self.header(revision), &reply))
         }
+    }
+
+    /// Like [`Self::propose_and_answer`] for a client's call, which is told of if it was slow.
+    pub(super) fn propose_told(
+        &self,
+        call: &Call<'_>,
+        request: InternalRaftRequest,
+    ) -> impl Future<Output = Result<Payload, Status>> {
+        let kind = kind(&request);
+        let encoded = self.encode(request);
+        async move {
+            let (id, data) = encoded?;
+            // Shares its bytes with the log.
+            let entry = data.clone();
+            let proposed = self.propose_encoded(kind, id, data).await;
+            let answer = proposed
+                .as_ref()
+                .map(|(revision, reply)| answer::reply(&self.header(*revision), reply));
+            self.tell(call, || {
+                let len = answer.as_ref().map_or(0, |payload| payload.message_len());
+                Content::of_entry(&entry, proposed.as_ref().ok().map(|(_, reply)| reply), len)
+            });
+            answer.map_err(Clone::clone)
+        }
+    }
+
+    async fn propose_encoded(
+        &self,
+        kind: RequestKind,
+        id: u64,
+        data: Bytes,
+    ) -> Result<(i64, Reply), Status> {
+        let under_way = UnderWay::new(self.figures(), kind);
+        let proposed = self.handle.propose(id, data).await;
+        under_way.end(proposed.as_ref().err().copied());
+        let Outcome { revision, result } = proposed?;
+        Ok((revision, result?))
     }
 
     fn encode(&self, mut request: InternalRaftRequest) -> Result<(u64, Bytes), Status> {
