@@ -7,6 +7,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use server::grpc::method::Method;
 use server::http::json::Shape;
+use server::service::Remote;
 
 use crate::http2::Scripted;
 use crate::input::Input;
@@ -73,6 +74,6 @@ fn http(bytes: Vec<u8>) {
     let draining = world.draining.clone();
     world.run(async move {
         // A connection that breaks the protocol ends with an error.
-        drop(server::http::serve(io, services, World::pages(), draining).await);
+        drop(server::http::serve(io, Remote::Local, services, World::pages(), draining).await);
     });
 }

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use server::grpc::connection;
+use server::grpc::connection::{self, Doors};
+use server::service::Remote;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::input::Input;
@@ -29,9 +30,9 @@ pub fn run(data: &[u8]) {
     let world = World::new();
     let services = Rc::clone(&world.services);
     let draining = world.draining.clone();
-    let grpc = mode & 4 == 0;
     let pages = (mode & 2 == 0).then(World::pages);
-    world.run(async move { connection::serve(io, services, grpc, pages, draining).await });
+    let doors = Doors { grpc: mode & 4 == 0, pages, remote: Remote::Local };
+    world.run(async move { connection::serve(io, services, doors, draining).await });
 }
 
 /// Frames whose lengths are right: type, flags, stream, payload.

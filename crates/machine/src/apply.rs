@@ -20,6 +20,7 @@ use crate::mvcc::store::cleared;
 use crate::mvcc::txn::{self, Checks, RangeChecks, Replies};
 use crate::mvcc::{range, view::View};
 use crate::outcome::{Outcome, Reply};
+use crate::stats::Operations;
 use crate::{Refusal, quota, schema};
 
 /// From this cluster version on, checkpoints of leases are always stored.
@@ -38,6 +39,7 @@ impl Machine {
         replies: Replies,
     ) -> Result<AppliedEntry, Fault> {
         let mut forces_snapshot = false;
+        let kind = request.command.kind();
         let (revision, result) = match request.command {
             Command::ClusterVersion { version } => {
                 forces_snapshot = self.set_cluster_version(version)?;
@@ -46,7 +48,7 @@ impl Machine {
             command => self.guarded(command, replies)?,
         };
         let outcome = Outcome { revision, result };
-        Ok(AppliedEntry { request_id: request.id, outcome, forces_snapshot })
+        Ok(AppliedEntry { request_id: request.id, kind, outcome, forces_snapshot })
     }
 
     /// The chain.
@@ -135,11 +137,13 @@ impl Machine {
     }
 
     fn txn(&mut self, request: &pb::TxnRequest, replies: Replies) -> Result<Executed, Fault> {
-        self.store.shared.counters.txn();
         let shared = &self.store.shared;
         let current = shared.current();
         let mut view = View::new(shared, current);
         let path = txn::decide(&mut view, request).map_err(cleared)?;
+        // etcd compares in a transaction of its own.
+        let compared = Operations { ranges: path.compares(), ..Operations::default() };
+        shared.counters.transaction(compared);
         let is_old = self.membership.cluster_version.is_some_and(|version| version < CHECKS_RANGES);
         let ranges = if is_old { RangeChecks::NestedOnly } else { RangeChecks::All };
         let compacted = shared.compacted();
@@ -197,6 +201,7 @@ impl Machine {
         };
         let mut writer = self.store.write(&mut self.lessor);
         for key in keys {
+            writer.done.deletes += 1;
             writer.delete(&key);
         }
         let revision = writer.end();

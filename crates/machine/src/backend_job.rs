@@ -65,7 +65,37 @@ pub(crate) enum Done {
     DefragmentStep(Result<bool, DefragmentFault>),
 }
 
+/// What a job does, for those who time it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobKind {
+    /// Makes what has been applied durable.
+    Commit,
+    /// Thins out the key index for a compaction.
+    CompactIndex,
+    /// Deletes records for a compaction.
+    CompactRecords,
+    /// Goes on with rewriting the backend's file.
+    Defragment,
+}
+
+impl BackendDone {
+    /// Tells whether the job was the last step of a compaction.
+    pub fn finishes_compaction(&self) -> bool {
+        matches!(&self.0, Done::CompactStep { result: Ok(step), .. } if step.finished.is_some())
+    }
+}
+
 impl BackendJob {
+    /// Tells what the work is.
+    pub fn kind(&self) -> JobKind {
+        match self {
+            Self::Commit(_) => JobKind::Commit,
+            Self::CompactStep(step) if step.compaction.is_in_index() => JobKind::CompactIndex,
+            Self::CompactStep(_) => JobKind::CompactRecords,
+            Self::DefragmentStep => JobKind::Defragment,
+        }
+    }
+
     /// Does the work. A fault comes back inside [`BackendDone`].
     pub fn run(self, backend: &Backend) -> BackendDone {
         BackendDone(match self {

@@ -12,6 +12,7 @@ use proto::membershippb;
 use crate::fault::EntryFault;
 use crate::mvcc::record::{skip_field, take_bytes, take_varint};
 use crate::nesting::decode_txn;
+use crate::request_kind::RequestKind;
 use crate::schema;
 
 /// What an entry commands.
@@ -47,6 +48,26 @@ pub(crate) enum Command {
     },
     LeaseCheckpoint(Vec<pb::LeaseCheckpoint>),
     Alarm(pb::AlarmRequest),
+}
+
+impl Command {
+    pub(crate) fn kind(&self) -> RequestKind {
+        match self {
+            Self::NoOp => RequestKind::NoOp,
+            Self::ClusterVersion { .. } => RequestKind::ClusterVersionSet,
+            Self::Attributes { .. } => RequestKind::ClusterMemberAttrSet,
+            Self::Downgrade { .. } => RequestKind::DowngradeInfoSet,
+            Self::Range(_) => RequestKind::Range,
+            Self::Put(_) => RequestKind::Put,
+            Self::DeleteRange(_) => RequestKind::DeleteRange,
+            Self::Txn(_) => RequestKind::Txn,
+            Self::Compaction { .. } => RequestKind::Compaction,
+            Self::LeaseGrant { .. } => RequestKind::LeaseGrant,
+            Self::LeaseRevoke { .. } => RequestKind::LeaseRevoke,
+            Self::LeaseCheckpoint(_) => RequestKind::LeaseCheckpoint,
+            Self::Alarm(_) => RequestKind::Alarm,
+        }
+    }
 }
 
 /// A decoded entry.

@@ -14,6 +14,7 @@ mod nesting;
 mod outcome;
 mod reader;
 mod recover;
+mod request_kind;
 mod snapshot;
 mod stats;
 
@@ -29,7 +30,7 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use backend_job::{BackendDone, BackendJob, Commit, CompactStep, Defragmentation};
+pub use backend_job::{BackendDone, BackendJob, Commit, CompactStep, Defragmentation, JobKind};
 pub use fault::{EntryFault, Fault, ReadError};
 pub use machine::{Applied, AppliedEntry, Machine, Options};
 pub use mvcc::hash::KeyValueHash;
@@ -40,6 +41,7 @@ pub use mvcc::txn::is_read_only;
 pub use nesting::{TXN_LEVELS_MAX, TxnDecodeError, decode_txn};
 pub use outcome::{Outcome, RangeReply, Record, Refusal, Reply, TxnReply};
 pub use reader::{Reader, Sizes};
+pub use request_kind::RequestKind;
 pub use snapshot::{Image, ImageError, Snapshot};
 pub use stats::Stats;
 pub use watch::{Event, EventBatch};

@@ -24,6 +24,7 @@ use crate::mvcc::txn::Replies;
 use crate::outcome::{Outcome, Reply};
 use crate::quota::Quota;
 use crate::reader::Reader;
+use crate::request_kind::RequestKind;
 use crate::schema::{self, ConfState};
 use crate::watch::EventBatch;
 use crate::{command, recover};
@@ -75,6 +76,9 @@ pub struct Applied {
 pub struct AppliedEntry {
     /// The request id that a waiting proposer knows; 0 of a no-op.
     pub request_id: u64,
+    /// What kind of request it was; [`RequestKind::NoOp`] of a conf change and of an entry that was
+    /// covered.
+    pub kind: RequestKind,
     /// The result.
     pub outcome: Outcome,
     /// Whether a snapshot must be taken: the cluster version went down, and older members cannot
@@ -217,7 +221,7 @@ impl Machine {
         result: Result<Reply, crate::Refusal>,
     ) -> AppliedEntry {
         let outcome = Outcome { revision: self.store.shared.current(), result };
-        AppliedEntry { request_id, outcome, forces_snapshot: false }
+        AppliedEntry { request_id, kind: RequestKind::NoOp, outcome, forces_snapshot: false }
     }
 
     /// Judges a conf change entry, before consensus is given it.

@@ -19,7 +19,7 @@ use crate::mvcc::view::{Chunk, View, index_record, item};
 use crate::outcome::{RangeReply, TxnReply};
 use crate::quota::Quota;
 use crate::snapshot::Snapshot;
-use crate::stats::Stats;
+use crate::stats::{Operations, Stats};
 use crate::{Record, Refusal};
 
 /// Reads of one request that lost a race with a compaction.
@@ -230,7 +230,6 @@ impl Reader {
         room: &mut Room<'_>,
     ) -> Result<(i64, TxnReply), ReadError> {
         assert!(txn::is_read_only(request), "transactions that write go through the log");
-        self.shared.counters.txn();
         retried(0, || {
             let current = self.shared.current();
             let mut view = View::new(&self.shared, current);
@@ -238,7 +237,10 @@ impl Reader {
             let compacted = self.shared.compacted();
             let checks = Checks { current, compacted, lessor: None, ranges: RangeChecks::All };
             checks.check(&view, request, &path)?;
-            Ok((current, txn::read(&self.shared, current, request, &path, room)?))
+            let reply = txn::read(&self.shared, current, request, &path, room)?;
+            let ranges = path.compares() + reply.responses.len() as u64;
+            self.shared.counters.transaction(Operations { ranges, ..Operations::default() });
+            Ok((current, reply))
         })
     }
 
@@ -274,6 +276,7 @@ impl Reader {
     pub fn stats(&self) -> Stats {
         let mut stats = self.shared.counters.snapshot();
         stats.cache_bytes = self.shared.cache.bytes();
+        stats.open_views = self.shared.backend.open_views() as u64;
         stats.current_revision = self.shared.current();
         stats.compact_revision = self.shared.compacted();
         let state = self.shared.state.read();

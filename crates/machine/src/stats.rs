@@ -21,23 +21,20 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn put(&self, bytes: usize) {
-        add(&self.puts, 1);
-        add(&self.put_bytes, bytes as u64);
-        add(&self.events, 1);
-    }
-
-    pub(crate) fn delete(&self) {
-        add(&self.deletes, 1);
-        add(&self.events, 1);
+    /// Adds what one transaction of the store did. As in etcd, where every command is one: it counts as a transaction if
+    /// it did more than one thing.
+    pub(crate) fn transaction(&self, done: Operations) {
+        let Operations { ranges, puts, put_bytes, deletes, events } = done;
+        add(&self.ranges, ranges);
+        add(&self.puts, puts);
+        add(&self.put_bytes, put_bytes);
+        add(&self.deletes, deletes);
+        add(&self.events, events);
+        add(&self.txns, u64::from(ranges + puts + deletes > 1));
     }
 
     pub(crate) fn range(&self) {
         add(&self.ranges, 1);
-    }
-
-    pub(crate) fn txn(&self) {
-        add(&self.txns, 1);
     }
 
     pub(crate) fn compaction_step(&self, removed: u64, is_last: bool) {
@@ -72,7 +69,19 @@ impl Counters {
 }
 
 fn add(counter: &AtomicU64, amount: u64) {
-    counter.fetch_add(amount, Ordering::Relaxed);
+    if amount > 0 {
+        counter.fetch_add(amount, Ordering::Relaxed);
+    }
+}
+
+/// What one transaction of the store did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Operations {
+    pub(crate) ranges: u64,
+    pub(crate) puts: u64,
+    pub(crate) put_bytes: u64,
+    pub(crate) deletes: u64,
+    pub(crate) events: u64,
 }
 
 /// Figures of the machine.
@@ -80,13 +89,13 @@ fn add(counter: &AtomicU64, amount: u64) {
 pub struct Stats {
     /// Puts applied.
     pub puts: u64,
-    /// Bytes of their records.
+    /// Bytes of their keys and values.
     pub put_bytes: u64,
-    /// Keys deleted.
+    /// Range deletions applied, whatever they deleted; a revoked lease deletes key by key.
     pub deletes: u64,
-    /// Ranges answered.
+    /// Ranges answered, those of compares and former records among them.
     pub ranges: u64,
-    /// Transactions applied or answered.
+    /// Commands that did more than one thing.
     pub txns: u64,
     /// Changes made, which are what watchers see.
     pub events: u64,
@@ -110,6 +119,8 @@ pub struct Stats {
     pub tail_bytes: u64,
     /// Bytes of the records in the value cache.
     pub cache_bytes: u64,
+    /// States of the engine that are open for reading.
+    pub open_views: u64,
     /// The revision of the last change.
     pub current_revision: i64,
     /// The lowest readable revision, or −1.

@@ -40,7 +40,13 @@ impl Node {
         data: &Bytes,
         effects: &mut Effects,
     ) -> Result<(), machine::Fault> {
+        if let Some(meter) = &mut self.meter {
+            meter.begins();
+        }
         let applied = self.machine.apply(index, term, data)?;
+        if let Some(meter) = &mut self.meter {
+            meter.applied(applied.kind, data, &applied.outcome);
+        }
         self.snapshots.add(data.len());
         if data.is_empty() {
             self.begin_term(term);
@@ -110,7 +116,12 @@ impl Node {
             Some(Waiter::Caller(token)) => {
                 effects.completions.push(Completion { token, answer: Answer::Applied(outcome) });
             }
-            Some(Waiter::Own(purpose)) => self.own_outcome(purpose, &outcome),
+            Some(Waiter::Own(purpose)) => {
+                if let Some(meter) = &mut self.meter {
+                    meter.own_answered(request);
+                }
+                self.own_outcome(purpose, &outcome);
+            }
             // Another member's.
             None => {}
         }

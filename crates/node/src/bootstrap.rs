@@ -170,6 +170,7 @@ fn assemble(
         now,
         ending: None,
         has_stopped: false,
+        meter: None,
     }
 }
 

@@ -18,6 +18,7 @@ mod consensus;
 mod gate;
 mod leadership;
 mod lease_desk;
+mod meter;
 mod node;
 mod own_requests;
 mod proposals;
@@ -34,6 +35,7 @@ pub use config::{BackendConfig, Bootstrap, Config, InitialMember, RaftConfig, Sn
 pub use effects::{Answer, Completion, Effects, Failure, Stop, WalJob};
 pub use event::{Event, LeaseRequest, LeaseRequestKind, Now, Proposal, Token};
 pub use gate::Gate;
+pub use meter::Meter;
 pub use node::{Node, Stats};
 pub use proposals::Limits;
 pub use request_ids::RequestIds;

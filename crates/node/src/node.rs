@@ -22,6 +22,7 @@ use crate::consensus::{self, Committed, Consensus, Role};
 use crate::gate::{Alarms, Published};
 use crate::leadership::Leadership;
 use crate::lease_desk::{Counter, LeaseDesk};
+use crate::meter::Meter;
 use crate::proposals::{APPLY_LAG_MAX, Content, Proposals, Waiter};
 use crate::reads::Reads;
 use crate::snapshots::Snapshots;
@@ -60,6 +61,7 @@ pub struct Node {
     pub(crate) ending: Option<(Stop, Now)>,
     /// Set with [`Effects::stop`]: nothing is taken in or given out any more.
     pub(crate) has_stopped: bool,
+    pub(crate) meter: Option<Box<dyn Meter>>,
 }
 
 /// What does not change about a member.
@@ -110,6 +112,11 @@ impl Node {
             pending_proposals: self.proposals.len(),
             apply_lag: self.apply_lag(),
         }
+    }
+
+    /// Has `meter` told of everything applied from now on.
+    pub fn set_meter(&mut self, meter: Box<dyn Meter>) {
+        self.meter = Some(meter);
     }
 
     /// Returns the machine, for what only its owner may read.

@@ -159,6 +159,8 @@ impl Node {
         let admitted = self.proposals.admit(id, Waiter::Own(purpose), content, self.now);
         if let Err(failure) = admitted {
             tracing::warn!(?purpose, ?failure, "cannot propose");
+        } else if let Some(meter) = &mut self.meter {
+            meter.own_proposed(id);
         }
         admitted.is_ok()
     }

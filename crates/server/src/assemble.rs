@@ -23,6 +23,7 @@ use crate::handle::Doors;
 use crate::listen::{Bound, Listeners};
 use crate::logging::Logger;
 use crate::mailbox::Mailbox;
+use crate::meter::ApplyMeter;
 use crate::metrics::Metrics;
 use crate::serve::{self, Dealer, Shared};
 use crate::service::Identity;
@@ -91,8 +92,8 @@ impl Member {
     fn start(config: &Config) -> Result<Self, Exit> {
         let origin = Instant::now();
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-        let Started { node, wal, backend, data_dir, effects } = start_node(config, &disk, origin)?;
-        let metrics = Arc::new(Metrics::new(config).map_err(start_failed)?);
+        let (started, metrics) = start_metered(config, &disk, origin)?;
+        let Started { node, wal, backend, data_dir, effects } = started;
         let (inbox, events) = bounded(INBOX_EVENTS_MAX);
         // The node's own bounds on what is in flight bound these two.
         let (wal_jobs, wal_queue) = unbounded();
@@ -127,6 +128,7 @@ impl Member {
             mailboxes,
             tick: config.raft.heartbeat_interval,
             started: origin,
+            figures: Arc::clone(&metrics.apply),
             ended: ended_sender,
         };
         let wal_thread = WalThread {
@@ -136,14 +138,14 @@ impl Member {
             snapshots_max: config.raft.snapshots_max,
             jobs: wal_queue,
             inbox: inbox.clone(),
-            times: Arc::clone(&metrics.disk),
+            work: Arc::clone(&metrics.disk),
             sync: !config.store.unsafe_no_fsync,
         };
         let backend_thread = BackendThread {
             backend,
             jobs: backend_queue,
             inbox: inbox.clone(),
-            times: Arc::clone(&metrics.disk),
+            work: Arc::clone(&metrics.disk),
         };
         let spawned = node_thread.spawn().and_then(|node| {
             Ok((vec![node, wal_thread.spawn()?, backend_thread.spawn()?], serve::spawn(&shared)?))
@@ -247,6 +249,19 @@ impl Member {
             Some(Stop::Asked | Stop::Removed) | None => Ok(signal),
         }
     }
+}
+
+/// Starts the member with somebody beside it who times what it applies.
+fn start_metered(
+    config: &Config,
+    disk: &Arc<dyn Disk>,
+    origin: Instant,
+) -> Result<(Started, Arc<Metrics>), Exit> {
+    let mut started = start_node(config, disk, origin)?;
+    let metrics = Arc::new(Metrics::new(config).map_err(start_failed)?);
+    let patience = config.monitoring.warning_apply_duration;
+    started.node.set_meter(Box::new(ApplyMeter::new(Arc::clone(&metrics.apply), patience)));
+    Ok((started, metrics))
 }
 
 /// Recovers the member from its disk, or forms its cluster.

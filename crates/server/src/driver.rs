@@ -9,19 +9,22 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use machine::BackendJob;
+use machine::{BackendJob, JobKind};
 use node::{Completion, Effects, Event, Node, Now, Stop, WalJob};
+use proto::raftpb;
 use storage::backend::Backend;
 use storage::wal::Wal;
 use storage::{Disk, Fault, snap};
 
+use crate::config::GoDuration;
 use crate::handle::thread_of;
 use crate::mailbox::Mailbox;
-use crate::metrics::DiskTimes;
+use crate::metrics::{ApplyFigures, DiskWork};
 use crate::priority;
 
 /// Events that may queue for the node; serving threads refuse requests beyond, the disk threads wait.
@@ -29,6 +32,9 @@ pub const INBOX_EVENTS_MAX: usize = 4096;
 
 /// Events handled before their effects are carried out: bounds latency, gives batches under load.
 const BURST_EVENTS_MAX: usize = 256;
+
+/// A sync of the log that takes longer is logged, as in etcd.
+const FSYNC_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the node thread needs.
 #[derive(Debug)]
@@ -49,6 +55,8 @@ pub struct NodeThread {
     pub tick: Duration,
     /// When the process started: the origin of [`Now`].
     pub started: Instant,
+    /// For the metrics.
+    pub figures: Arc<ApplyFigures>,
     /// Told once, when the member has ended.
     pub ended: tokio::sync::oneshot::Sender<Stop>,
 }
@@ -87,6 +95,7 @@ impl NodeThread {
                 effects.append(self.node.handle(event));
             }
             effects.append(self.node.end_of_burst());
+            self.figures.set_leases(&self.node.machine().lessor().stats());
         }
     }
 
@@ -131,8 +140,8 @@ pub struct WalThread {
     pub jobs: Receiver<WalJob>,
     /// The node's inbox.
     pub inbox: Sender<Event>,
-    /// Durations for the metrics.
-    pub times: Arc<DiskTimes>,
+    /// For the metrics.
+    pub work: Arc<DiskWork>,
     /// False under `--unsafe-no-fsync`.
     pub sync: bool,
 }
@@ -173,7 +182,7 @@ impl WalThread {
 
     fn append(&mut self, job: &WalJob) -> Result<(), Fault> {
         if let Some((snapshot, _)) = &job.snapshot {
-            snap::save(&*self.disk, &self.snap_dir, snapshot)?;
+            self.save(snapshot)?;
         }
         self.wal.append(&job.entries, job.hard_state.as_ref())?;
         if let Some((_, mark)) = &job.snapshot {
@@ -185,15 +194,36 @@ impl WalThread {
         Ok(())
     }
 
+    fn save(&self, snapshot: &raftpb::Snapshot) -> Result<(), Fault> {
+        let started = Instant::now();
+        let encoded = snap::encode(snapshot);
+        self.work.snap_encode.observe(started.elapsed());
+        let path = snap::path(&self.snap_dir, snapshot.metadata.term, snapshot.metadata.index);
+        let writing = Instant::now();
+        snap::write(&*self.disk, &path, &encoded)?;
+        self.work.snap_fsync.observe(writing.elapsed());
+        self.work.snap_save.observe(started.elapsed());
+        Ok(())
+    }
+
     fn finish(&mut self, must_sync: bool, has_mark: bool) -> Result<(), Fault> {
         let started = Instant::now();
         self.wal.flush()?;
-        self.times.wal_write.observe(started.elapsed());
+        self.work.wal_write.observe(started.elapsed());
         if must_sync && self.sync {
             let started = Instant::now();
             self.wal.sync()?;
-            self.times.wal_fsync.observe(started.elapsed());
+            let took = started.elapsed();
+            self.work.wal_fsync.observe(took);
+            if took > FSYNC_PATIENCE {
+                tracing::warn!(
+                    took = %GoDuration::from(took),
+                    expected_duration = %GoDuration::from(FSYNC_PATIENCE),
+                    "slow fdatasync"
+                );
+            }
         }
+        self.work.wal_bytes.store(self.wal.stats().written_bytes, Ordering::Relaxed);
         // Only when the new mark is durable are the files of older ones superfluous.
         if let Some(kept) = self.snapshots_max.filter(|_| has_mark) {
             snap::purge(&*self.disk, &self.snap_dir, kept)?;
@@ -211,8 +241,8 @@ pub struct BackendThread {
     pub jobs: Receiver<BackendJob>,
     /// The node's inbox.
     pub inbox: Sender<Event>,
-    /// Durations for the metrics.
-    pub times: Arc<DiskTimes>,
+    /// For the metrics.
+    pub work: Arc<DiskWork>,
 }
 
 impl BackendThread {
@@ -222,12 +252,17 @@ impl BackendThread {
     }
 
     fn run(self) {
+        let mut compaction = None;
         while let Ok(job) = self.jobs.recv() {
-            let is_commit = !matches!(job, BackendJob::DefragmentStep);
             let started = Instant::now();
+            let kind = job.kind();
+            if kind == JobKind::CompactIndex {
+                compaction.get_or_insert(started);
+            }
             let done = job.run(&self.backend);
-            if is_commit {
-                self.times.backend_commit.observe(started.elapsed());
+            self.work.job_done(kind, started.elapsed());
+            if let Some(begun) = compaction.take_if(|_| done.finishes_compaction()) {
+                self.work.compacted(begun);
             }
             if self.inbox.send(Event::BackendDone(done)).is_err() {
                 return;

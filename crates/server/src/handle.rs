@@ -88,6 +88,11 @@ impl Handle {
         }
     }
 
+    /// The number of the serving thread.
+    pub fn thread(&self) -> u8 {
+        self.inner.thread
+    }
+
     /// Returns what the node publishes.
     pub fn gate(&self) -> &Arc<Gate> {
         &self.inner.doors.gate

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::drain::Draining;
-use crate::service::{Services, storage_version};
+use crate::service::{Remote, Services, storage_version};
 use crate::{ETCD_VERSION, process};
 use body::{Answer, Chunks};
 
@@ -25,6 +25,7 @@ mod gateway;
 mod health;
 pub mod json;
 mod list;
+mod metrics;
 
 /// Time a client has to send the head of a request.
 const HEAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -49,6 +50,7 @@ pub struct Pages {
 /// Serves HTTP/1.1 on `io` until the client closes it or the member drains.
 pub async fn serve<T>(
     io: T,
+    remote: Remote,
     services: Rc<Services>,
     pages: Arc<Pages>,
     draining: Draining,
@@ -60,7 +62,8 @@ where
         let services = Rc::clone(&services);
         let pages = Arc::clone(&pages);
         async move {
-            let (head, body) = request.into_parts();
+            let (mut head, body) = request.into_parts();
+            head.extensions.insert(remote);
             let response = respond(services, &pages, head, Chunks::Http1(body)).await;
             Ok::<_, Infallible>(response)
         }
@@ -130,7 +133,7 @@ async fn page(
     let path = head.uri.path();
     let query = head.uri.query().unwrap_or_default();
     if path == "/metrics" {
-        return metrics(services);
+        return metrics::metrics(services, &head.headers).await;
     }
     let known = matches!(path, "/health" | "/version" | "/debug/vars")
         || path.starts_with("/livez")
@@ -171,19 +174,4 @@ fn json(body: String) -> Response<Answer> {
     let mut response = Response::new(Answer::from(Bytes::from(body)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-fn metrics(services: &Services) -> Response<Answer> {
-    match services.metrics().encode(services) {
-        Ok(text) => {
-            let mut response = Response::new(Answer::from(Bytes::from(text)));
-            let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            response.headers_mut().insert(CONTENT_TYPE, content_type);
-            response
-        }
-        Err(error) => {
-            tracing::error!(%error, "could not encode the metrics");
-            health::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
-        }
-    }
 }

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use machine::TxnDecodeError;
@@ -18,11 +18,12 @@ use crate::grpc::method::Method;
 use crate::grpc::status::{Code, Status};
 use crate::handle::Handle;
 use crate::incomplete::Budget;
-use crate::metrics::Metrics;
+use crate::metrics::{KnownClients, Metrics, RequestFigures};
 use crate::room::Room;
 use crate::serve::BLOCKING_THREADS_MAX;
 use crate::workers::Workers;
 use payload::Payload;
+use slow::{Call, Content};
 use stream::{Inbound, Outbound};
 
 pub mod answer;
@@ -39,12 +40,13 @@ mod paged;
 pub mod payload;
 mod propose;
 mod range_stream;
+pub mod slow;
 mod snapshot;
 pub mod stream;
 mod sync;
 mod watch;
 
-pub use caller::Caller;
+pub use caller::{Caller, Remote};
 pub use maintenance::storage_version;
 pub use watch::Watches;
 
@@ -75,6 +77,10 @@ pub struct Limits {
     pub incomplete: Arc<Budget>,
     /// Bytes of answers that are held until clients take them, of all connections together (`--answer-memory-bytes`).
     pub answers: Room,
+    /// An apply or a read that takes longer is logged (`--warning-apply-duration`).
+    pub apply_patience: Duration,
+    /// A unary call that takes longer is logged (`--warning-unary-request-duration`).
+    pub unary_patience: Duration,
     /// Bytes of live data the store may hold, as `Status` reports it (`--quota-backend-bytes`; 0 became 2 GiB).
     pub quota_bytes: i64,
 }
@@ -95,6 +101,7 @@ pub struct Services {
     identity: Identity,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
+    known_clients: KnownClients,
     watches: RefCell<Watches>,
     /// Reads of cold values.
     short_work: Workers,
@@ -110,7 +117,8 @@ impl Services {
     ) -> Self {
         let watches = RefCell::new(Watches::new(handle.reader().clone(), &limits));
         let short_work = Workers::own(BLOCKING_THREADS_MAX);
-        Self { handle, identity, limits, metrics, watches, short_work }
+        let known_clients = KnownClients::default();
+        Self { handle, identity, limits, metrics, known_clients, watches, short_work }
     }
 
     /// The bounds in force.
@@ -121,6 +129,11 @@ impl Services {
     /// The process's metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// What this thread counts in.
+    fn figures(&self) -> &RequestFigures {
+        self.metrics.thread(self.handle.thread())
     }
 
     /// The way to the node.
@@ -158,12 +171,23 @@ impl Services {
         message: Bytes,
     ) -> Result<Payload, Status> {
         self.admit(method, caller)?;
+        let call = Call { method, caller, started: Instant::now() };
         match method {
-            Method::Range => self.range(decode(message)?).await,
-            Method::Put => self.put(decode(message)?).await,
-            Method::Txn => self.txn(decode_txn(message)?).await,
-            _ => Box::pin(self.rarer_unary(method, message)).await,
+            Method::Range => self.unary_range(&call, decode(message)?).await,
+            Method::Put => self.put(&call, decode(message)?).await,
+            Method::Txn => self.txn(&call, decode_txn(message)?).await,
+            Method::DeleteRange => Box::pin(self.delete_range(&call, decode(message)?)).await,
+            _ => {
+                let answer = Box::pin(self.rarer_unary(method, message)).await;
+                self.tell(&call, Content::unknown);
+                answer
+            }
         }
+    }
+
+    /// Tells of a call that was slow.
+    fn tell(&self, call: &Call<'_>, content: impl FnOnce() -> Content) {
+        slow::tell(call, call.started.elapsed(), self.limits.unary_patience, content);
     }
 
     /// The methods whose futures are boxed, so that those of gets and puts stay small.
@@ -173,7 +197,6 @@ impl Services {
         message: Bytes,
     ) -> Result<Payload, Status> {
         match method {
-            Method::DeleteRange => self.delete_range(decode(message)?).await,
             Method::Compact => self.compact(decode(message)?).await,
             Method::LeaseGrant => self.lease_grant(decode(message)?).await,
             Method::LeaseRevoke => self.lease_revoke(decode(message)?).await,
@@ -218,6 +241,7 @@ impl Services {
             | Method::RoleRevokePermission => Err(not_built(method)),
             Method::Range
             | Method::Put
+            | Method::DeleteRange
             | Method::Txn
             | Method::RangeStream
             | Method::Watch
@@ -264,7 +288,7 @@ impl Services {
 
     /// The gates that every call passes (`spec/grpc-api.md` §3.3).
     fn admit(&self, method: Method, caller: &Caller) -> Result<(), Status> {
-        self.metrics.client_requests(method.kind(), caller.api_version());
+        self.known_clients.count(&self.metrics.clients, method.kind(), caller.api_version());
         if caller.requires_leader() && self.handle.gate().leader() == 0 {
             return Err(error::NO_LEADER);
         }

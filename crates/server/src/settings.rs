@@ -34,6 +34,8 @@ pub fn limits(config: &Config) -> Limits {
         election_timeout: config.raft.election_timeout,
         incomplete: Arc::new(Budget::new(INCOMPLETE_BYTES_MAX)),
         answers: Room::new(config.memory.answer_memory_bytes),
+        apply_patience: config.monitoring.warning_apply_duration,
+        unary_patience: config.monitoring.warning_unary_request_duration,
         quota_bytes: quota(config),
     }
 }

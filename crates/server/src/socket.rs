@@ -14,7 +14,7 @@ use crate::drain::Draining;
 use crate::grpc;
 use crate::http;
 use crate::serve::Service;
-use crate::service::Services;
+use crate::service::{Remote, Services};
 
 /// Time a client has, after the TLS handshake if there is one, to send as much as tells HTTP/2 from HTTP/1.1. Generous:
 /// clients open connections ahead of need. From then on each protocol has times of its own.
@@ -41,11 +41,11 @@ pub async fn connection(
 ) {
     let served = match socket {
         Socket::Tcp(stream, address) => match tokio::net::TcpStream::from_std(stream) {
-            Ok(stream) => secured(stream, &address, service, services, draining).await,
+            Ok(stream) => secured(stream, Remote::Tcp(address), service, services, draining).await,
             Err(error) => Err(error),
         },
         Socket::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-            Ok(stream) => secured(stream, &"@", service, services, draining).await,
+            Ok(stream) => secured(stream, Remote::Local, service, services, draining).await,
             Err(error) => Err(error),
         },
     };
@@ -56,7 +56,7 @@ pub async fn connection(
 
 async fn secured<T>(
     stream: T,
-    remote: &dyn std::fmt::Display,
+    remote: Remote,
     service: Service,
     services: Rc<Services>,
     draining: Draining,
@@ -65,10 +65,10 @@ where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let Some(tls) = &service.tls else {
-        return negotiated(stream, &service, services, draining).await;
+        return negotiated(stream, remote, &service, services, draining).await;
     };
     match tls.accept(stream, &remote).await {
-        Some(stream) => negotiated(stream, &service, services, draining).await,
+        Some(stream) => negotiated(stream, remote, &service, services, draining).await,
         None => Ok(()),
     }
 }
@@ -76,6 +76,7 @@ where
 /// Tells HTTP/2 from HTTP/1.1 by the first bytes and serves either, if the listener has it.
 async fn negotiated<T>(
     mut stream: T,
+    remote: Remote,
     service: &Service,
     services: Rc<Services>,
     draining: Draining,
@@ -91,12 +92,13 @@ where
     let stream = Prefixed { first, stream };
     match &service.pages {
         Some(pages) if !is_http2 => {
-            http::serve(stream, services, std::sync::Arc::clone(pages), draining).await
+            http::serve(stream, remote, services, std::sync::Arc::clone(pages), draining).await
         }
         _ if is_http2 && (service.grpc || service.tls.is_some()) => {
             // In plain text every HTTP/2 connection is gRPC; under TLS pages are reached over it too.
             let pages = service.pages.clone().filter(|_| service.tls.is_some());
-            grpc::connection::serve(stream, services, service.grpc, pages, draining).await;
+            let doors = grpc::connection::Doors { grpc: service.grpc, pages, remote };
+            grpc::connection::serve(stream, services, doors, draining).await;
             Ok(())
         }
         _ => Ok(()),

@@ -33,16 +33,25 @@ pub fn database_path(dir: &Path, index: u64) -> PathBuf {
 
 /// Writes the file of `snapshot`. Durable when this returns; after a crash the file is there whole or not at all.
 pub fn save(disk: &dyn Disk, dir: &Path, snapshot: &raftpb::Snapshot) -> Result<(), Fault> {
+    write(disk, &path(dir, snapshot.metadata.term, snapshot.metadata.index), &encode(snapshot))
+}
+
+/// Encodes the file of `snapshot`: with [`write`], what [`save`] does, for those who time the parts.
+pub fn encode(snapshot: &raftpb::Snapshot) -> Vec<u8> {
     let data = Bytes::from(snapshot.encode_to_vec());
-    let encoded = snappb::Snapshot { crc: crc32c::crc32c(&data), data }.encode_to_vec();
-    let path = path(dir, snapshot.metadata.term, snapshot.metadata.index);
+    snappb::Snapshot { crc: crc32c::crc32c(&data), data }.encode_to_vec()
+}
+
+/// Writes an encoded snapshot to the file `path`, as [`save`] does.
+pub fn write(disk: &dyn Disk, path: &Path, encoded: &[u8]) -> Result<(), Fault> {
+    let dir = path.parent().unwrap_or(Path::new(""));
     // A leftover of this name is removed at start-up with all others that begin with `tmp`.
     let temporary = dir.join("tmp.snap");
     let file = disk.open(&temporary, OpenMode::Create).or_fault("create", &temporary)?;
     file.set_len(0).or_fault("empty", &temporary)?;
-    file.write_all_at(0, &encoded).or_fault("write", &temporary)?;
+    file.write_all_at(0, encoded).or_fault("write", &temporary)?;
     file.sync_data().or_fault("sync", &temporary)?;
-    disk.rename(&temporary, &path).or_fault("rename", &temporary)?;
+    disk.rename(&temporary, path).or_fault("rename", &temporary)?;
     disk.sync_dir(dir).or_fault("sync", dir)
 }
 

@@ -65,6 +65,11 @@ impl Compaction {
         Self { revision, previous, index, stores_hash, stage }
     }
 
+    /// Tells whether the next step is one in the index.
+    pub(crate) fn is_in_index(&self) -> bool {
+        matches!(self.stage, Stage::Index(_))
+    }
+
     /// Does the next piece of work, of at most `batch_max` records.
     pub(crate) fn step(
         &mut self,

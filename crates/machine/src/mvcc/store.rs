@@ -16,6 +16,7 @@ use super::tail::Entry;
 use super::view::{Chunk, View};
 use crate::fault::{Fault, ReadError};
 use crate::lease::Lessor;
+use crate::stats::Operations;
 use crate::watch::{Event, EventBatch, EventKind};
 use crate::{Refusal, Revision, schema};
 
@@ -36,7 +37,7 @@ impl Store {
     /// Begins a write transaction.
     pub(crate) fn write<'a>(&'a mut self, lessor: &'a mut Lessor) -> WriteTxn<'a> {
         let begin = self.shared.current();
-        WriteTxn { store: self, lessor, begin, changes: 0 }
+        WriteTxn { store: self, lessor, begin, changes: 0, done: Operations::default() }
     }
 
     /// Takes the events of all revisions since they were last taken; `None` if there were none.
@@ -62,6 +63,7 @@ pub(crate) struct WriteTxn<'a> {
     pub(crate) lessor: &'a mut Lessor,
     begin: i64,
     changes: i64,
+    pub(crate) done: Operations,
 }
 
 impl WriteTxn<'_> {
@@ -98,7 +100,8 @@ impl WriteTxn<'_> {
             state.tail.push(Entry { revision, is_tombstone: false, record: record.clone() });
             (record, previous)
         };
-        self.store.shared.counters.put(record.len());
+        self.done.puts += 1;
+        self.done.put_bytes += (key.len() + value.len()) as u64;
         let kind = if previous.is_some() { EventKind::Put } else { EventKind::Create };
         let previous = self.before(key, previous);
         let bytes = stored_bytes(&record, false);
@@ -113,6 +116,7 @@ impl WriteTxn<'_> {
 
     /// Deletes the named keys that exist; returns how many did.
     pub(crate) fn delete_range(&mut self, keys: Keys<'_>) -> Result<i64, Refusal> {
+        self.done.deletes += 1;
         if let Keys::One(key) = keys {
             return Ok(i64::from(self.delete(key)));
         }
@@ -147,7 +151,6 @@ impl WriteTxn<'_> {
             state.tail.push(Entry { revision, is_tombstone: true, record });
             previous
         };
-        self.store.shared.counters.delete();
         let previous = self.before(key, Some(previous));
         self.changed(Event::deletion(key, revision, previous), bytes);
         if self.lessor.attached() > 0 {
@@ -158,6 +161,7 @@ impl WriteTxn<'_> {
 
     fn changed(&mut self, event: Event, record_bytes: u64) {
         self.changes += 1;
+        self.done.events += 1;
         self.store.shared.add_live_bytes(record_bytes);
         self.store.events.push(event);
     }
@@ -178,6 +182,7 @@ impl WriteTxn<'_> {
     /// Makes the changes visible; returns the revision of the answer.
     pub(crate) fn end(self) -> i64 {
         let revision = self.revision();
+        self.store.shared.counters.transaction(self.done);
         if self.changes > 0 {
             self.store.shared.set_current(revision);
         }

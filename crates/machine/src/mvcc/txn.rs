@@ -25,7 +25,14 @@ use crate::{Record, Refusal};
 
 /// Which branches are taken, in pre-order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Path(Vec<bool>);
+pub(crate) struct Path(Vec<bool>, u64);
+
+impl Path {
+    /// Counts the compares that were evaluated.
+    pub(crate) fn compares(&self) -> u64 {
+        self.1
+    }
+}
 
 /// How strictly the ranges of a transaction are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,24 +60,21 @@ pub fn is_read_only(txn: &pb::TxnRequest) -> bool {
 
 /// Evaluates all compares on the way.
 pub(crate) fn decide(view: &mut View<'_>, txn: &pb::TxnRequest) -> Result<Path, ReadError> {
-    let mut path = Path(Vec::with_capacity(1));
-    extend(view, txn, &mut path.0)?;
+    let mut path = Path(Vec::with_capacity(1), 0);
+    extend(view, txn, &mut path)?;
     Ok(path)
 }
 
-fn extend(
-    view: &mut View<'_>,
-    txn: &pb::TxnRequest,
-    path: &mut Vec<bool>,
-) -> Result<(), ReadError> {
+fn extend(view: &mut View<'_>, txn: &pb::TxnRequest, path: &mut Path) -> Result<(), ReadError> {
     let mut holds = true;
     for compare in &txn.compare {
+        path.1 += 1;
         if !holds_for_all(view, compare)? {
             holds = false;
             break;
         }
     }
-    path.push(holds);
+    path.0.push(holds);
     for op in branch(txn, holds) {
         if let Some(Op::RequestTxn(nested)) = &op.request {
             extend(view, nested, path)?;
@@ -322,6 +326,7 @@ impl Execution<'_, '_> {
     }
 
     fn range(&mut self, request: &pb::RangeRequest) -> Result<Reply, Fault> {
+        self.writer.done.ranges += 1;
         if self.replies == Replies::Bare {
             return Ok(Reply::Empty);
         }
@@ -345,6 +350,8 @@ pub(crate) fn put(
     replies: Replies,
 ) -> Result<Reply, Fault> {
     let shows_former = request.prev_kv && replies == Replies::Full;
+    let reads = request.prev_kv || request.ignore_value || request.ignore_lease;
+    writer.done.ranges += u64::from(reads);
     if !(shows_former || request.ignore_value || request.ignore_lease) {
         writer.put(&request.key, &request.value, request.lease);
         return Ok(Reply::Put { prev: None });
@@ -370,6 +377,7 @@ pub(crate) fn delete_range(
     replies: Replies,
 ) -> Result<Reply, Fault> {
     let shows_former = request.prev_kv && replies == Replies::Full;
+    writer.done.ranges += u64::from(request.prev_kv);
     let prev = if shows_former { former_records(writer, request)? } else { vec![] };
     let keys = Keys::new(&request.key, &request.range_end);
     let deleted = writer.delete_range(keys).map_err(cleared)?;

@@ -22,7 +22,7 @@ use super::method::{Kind, Method};
 use super::status::{Code, Status};
 use crate::service::payload::Payload;
 use crate::service::stream::{Gone, Outbound};
-use crate::service::{Caller, Services};
+use crate::service::{Caller, Remote, Services};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -36,6 +36,7 @@ const TIMEOUT_DIGITS_MAX: usize = 8;
 /// long must not take the room that others need for a moment.
 pub fn begin(
     services: Rc<Services>,
+    remote: Remote,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     answered: Rc<Cell<bool>>,
@@ -59,7 +60,7 @@ pub fn begin(
     services.metrics().grpc.started(method);
     let limits = services.limits();
     let reader = MessageReader::new(body, limits.message_bytes_max, limits.incomplete.share());
-    let open = Open::read(&head.headers);
+    let open = Open::read(&head.headers, remote);
     let mut call = Call { services, method, respond, answered, started };
     let Open { timeout, caller } = match open {
         Ok(open) => open,
@@ -268,7 +269,7 @@ struct Open {
 }
 
 impl Open {
-    fn read(headers: &HeaderMap) -> Result<Self, Status> {
+    fn read(headers: &HeaderMap, remote: Remote) -> Result<Self, Status> {
         if let Some(encoding) = headers.get("grpc-encoding")
             && encoding != "identity"
         {
@@ -279,7 +280,7 @@ impl Open {
             ));
         }
         let timeout = headers.get("grpc-timeout").map(parse_timeout).transpose()?;
-        Ok(Self { timeout, caller: Caller::from_headers(headers)? })
+        Ok(Self { timeout, caller: Caller::from_headers(headers, remote)? })
     }
 }
 

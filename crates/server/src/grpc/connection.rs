@@ -22,7 +22,7 @@ use super::guard::Guarded;
 use super::pages;
 use crate::drain::Draining;
 use crate::http::Pages;
-use crate::service::Services;
+use crate::service::{Remote, Services};
 
 /// Bytes a client may send on a connection before calls consume them: bounds memory per connection.
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
@@ -42,15 +42,20 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time a client has for the preface and its first SETTINGS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves `io` until the client closes it, breaks the protocol, or the member drains. Where the connection has
-/// `pages_served`, they take requests that are not gRPC, and all requests if it has no `grpc`.
-pub async fn serve<T>(
-    io: T,
-    services: Rc<Services>,
-    grpc: bool,
-    pages_served: Option<Arc<Pages>>,
-    draining: Draining,
-) where
+/// What a connection serves, and to whom.
+#[derive(Debug)]
+pub struct Doors {
+    /// Whether gRPC is served.
+    pub grpc: bool,
+    /// Pages, which take requests that are not gRPC, and all requests where there is no gRPC.
+    pub pages: Option<Arc<Pages>>,
+    /// Who is at the other end.
+    pub remote: Remote,
+}
+
+/// Serves `io` until the client closes it, breaks the protocol, or the member drains.
+pub async fn serve<T>(io: T, services: Rc<Services>, doors: Doors, draining: Draining)
+where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let answered = Rc::new(Cell::new(false));
@@ -82,10 +87,7 @@ pub async fn serve<T>(
         while !ended && let Poll::Ready(accepted) = connection.poll_accept(context) {
             match accepted {
                 Some(Ok((request, respond))) => {
-                    let pages = pages_served
-                        .as_ref()
-                        .filter(|_| !grpc || !call::is_grpc(request.headers()));
-                    dispatch(&services, pages, request, respond, &answered);
+                    dispatch(&services, &doors, request, respond, &answered);
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "a client broke the HTTP/2 connection");
@@ -117,20 +119,24 @@ pub async fn serve<T>(
 
 fn dispatch(
     services: &Rc<Services>,
-    pages_for_it: Option<&Arc<Pages>>,
-    request: http::Request<h2::RecvStream>,
+    doors: &Doors,
+    mut request: http::Request<h2::RecvStream>,
     respond: h2::server::SendResponse<Bytes>,
     answered: &Rc<Cell<bool>>,
 ) {
     let services = Rc::clone(services);
-    match pages_for_it {
+    let is_page = |_: &&Arc<Pages>| !doors.grpc || !call::is_grpc(request.headers());
+    match doors.pages.as_ref().filter(is_page) {
         Some(served) => {
             answered.set(true);
+            request.extensions_mut().insert(doors.remote);
             let served = Arc::clone(served);
             start(Box::pin(async move { pages::serve(services, &served, request, respond).await }));
         }
         None => {
-            if let Some(call) = call::begin(services, request, respond, Rc::clone(answered)) {
+            if let Some(call) =
+                call::begin(services, doors.remote, request, respond, Rc::clone(answered))
+            {
                 start(call);
             }
         }

@@ -21,7 +21,7 @@ use crate::incomplete::Share;
 use crate::room::{FREE_BYTES, Room};
 use crate::service::payload::{PIECE_BYTES, Payload};
 use crate::service::stream::{Gone, Inbound, Outbound};
-use crate::service::{Caller, Limits, Services};
+use crate::service::{Caller, Limits, Remote, Services};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GRPC_CONTENT_TYPE: HeaderName = HeaderName::from_static("grpc-metadata-content-type");
@@ -120,7 +120,7 @@ async fn unary(
 ) -> Result<Response<Answer>, Status> {
     let shape = Shape::of(method);
     let message = decode(services, &shape, body).await?;
-    let caller = Caller::from_headers(&metadata(&head.headers))?;
+    let caller = caller(head)?;
     let call = async {
         let payload = services.unary(method, &caller, message).await?;
         let room = &services.limits().answers;
@@ -216,7 +216,7 @@ async fn streaming(
     head: &http::request::Parts,
     body: Chunks,
 ) -> Result<Response<Answer>, Status> {
-    let caller = Caller::from_headers(&metadata(&head.headers))?;
+    let caller = caller(head)?;
     let shape = Shape::of(method);
     let (sender, receiver) = mpsc::channel(LINES_AHEAD_MAX);
     let (begun, has_begun) = oneshot::channel();
@@ -338,6 +338,12 @@ impl Inbound for Documents {
             }
         }
     }
+}
+
+/// Who calls.
+fn caller(head: &http::request::Parts) -> Result<Caller, Status> {
+    let remote = head.extensions.get::<Remote>().copied().unwrap_or_default();
+    Caller::from_headers(&metadata(&head.headers), remote)
 }
 
 /// The gRPC metadata that a gateway request stands for.

@@ -1,8 +1,11 @@
 //! The gRPC server metrics (`spec/metrics.md` §2).
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+};
 
 use crate::grpc::method::Method;
 use crate::grpc::status::Code;
@@ -14,10 +17,22 @@ const CODE_LABELS: [&str; 4] = ["grpc_type", "grpc_service", "grpc_method", "grp
 /// Calls and messages by method.
 #[derive(Debug)]
 pub struct GrpcMetrics {
-    methods: Vec<OfMethod>,
-    handled: IntCounterVec,
+    vectors: Vectors,
+    /// Resolved once, so that counting is one addition. Those of core services stand at zero from the start, as in etcd;
+    /// the others appear with their first call.
+    methods: Vec<OnceLock<OfMethod>>,
     received_bytes: IntCounter,
     sent_bytes: IntCounter,
+}
+
+/// The series of all methods.
+#[derive(Debug)]
+struct Vectors {
+    started: IntCounterVec,
+    handled: IntCounterVec,
+    received: IntCounterVec,
+    sent: IntCounterVec,
+    /// Only with `--metrics=extensive`.
     handling: Option<HistogramVec>,
 }
 
@@ -25,29 +40,19 @@ pub struct GrpcMetrics {
 #[derive(Debug)]
 struct OfMethod {
     started: IntCounter,
-    handled_ok: IntCounter,
+    handled_ok: OnceLock<IntCounter>,
     received: IntCounter,
     sent: IntCounter,
+    handling: Option<Histogram>,
 }
 
-impl GrpcMetrics {
-    /// Makes and registers the counters; those of core services stand at zero from the start, as in etcd.
-    pub fn new(registry: &Registry, extensive: bool) -> Result<Self, prometheus::Error> {
+impl Vectors {
+    fn new(registry: &Registry, extensive: bool) -> Result<Self, prometheus::Error> {
         let by_method = |name: &str, help: &str| {
             let counters = IntCounterVec::new(Opts::new(name, help), &METHOD_LABELS)?;
             registry.register(Box::new(counters.clone()))?;
             Ok::<_, prometheus::Error>(counters)
         };
-        let started =
-            by_method("grpc_server_started_total", "Total number of RPCs started on the server.")?;
-        let received = by_method(
-            "grpc_server_msg_received_total",
-            "Total number of RPC stream messages received on the server.",
-        )?;
-        let sent = by_method(
-            "grpc_server_msg_sent_total",
-            "Total number of gRPC stream messages sent by the server.",
-        )?;
         let handled = IntCounterVec::new(
             Opts::new(
                 "grpc_server_handled_total",
@@ -56,22 +61,42 @@ impl GrpcMetrics {
             &CODE_LABELS,
         )?;
         registry.register(Box::new(handled.clone()))?;
-        let mut methods = Vec::with_capacity(Method::ALL.len());
-        for method in Method::ALL {
-            let labels = labels(*method);
-            methods.push(OfMethod {
-                started: started.get_metric_with_label_values(&labels)?,
-                handled_ok: handled.get_metric_with_label_values(&with_code(*method, Code::Ok))?,
-                received: received.get_metric_with_label_values(&labels)?,
-                sent: sent.get_metric_with_label_values(&labels)?,
-            });
-            for code in Code::ALL {
-                handled.get_metric_with_label_values(&with_code(*method, code))?;
-            }
-        }
         Ok(Self {
-            methods,
+            started: by_method(
+                "grpc_server_started_total",
+                "Total number of RPCs started on the server.",
+            )?,
             handled,
+            received: by_method(
+                "grpc_server_msg_received_total",
+                "Total number of RPC stream messages received on the server.",
+            )?,
+            sent: by_method(
+                "grpc_server_msg_sent_total",
+                "Total number of gRPC stream messages sent by the server.",
+            )?,
+            handling: extensive.then(|| handling(registry)).transpose()?,
+        })
+    }
+
+    fn of(&self, method: Method) -> OfMethod {
+        let labels = labels(method);
+        OfMethod {
+            started: self.started.with_label_values(&labels),
+            handled_ok: OnceLock::new(),
+            received: self.received.with_label_values(&labels),
+            sent: self.sent.with_label_values(&labels),
+            handling: self.handling.as_ref().map(|all| all.with_label_values(&labels)),
+        }
+    }
+}
+
+impl GrpcMetrics {
+    /// Makes and registers the counters.
+    pub fn new(registry: &Registry, extensive: bool) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            vectors: Vectors::new(registry, extensive)?,
+            methods: Method::ALL.iter().map(|_| OnceLock::new()).collect(),
             received_bytes: counter(
                 registry,
                 "etcd_network_client_grpc_received_bytes_total",
@@ -82,12 +107,18 @@ impl GrpcMetrics {
                 "etcd_network_client_grpc_sent_bytes_total",
                 "The total number of bytes sent to grpc clients.",
             )?,
-            handling: extensive.then(|| handling(registry)).transpose()?,
-        })
+        };
+        for method in Method::ALL.iter().copied().filter(|method| is_core(*method)) {
+            metrics.of(method);
+            for code in Code::ALL {
+                metrics.vectors.handled.with_label_values(&with_code(method, code));
+            }
+        }
+        Ok(metrics)
     }
 
     fn of(&self, method: Method) -> &OfMethod {
-        &self.methods[method as usize]
+        self.methods[method as usize].get_or_init(|| self.vectors.of(method))
     }
 
     /// Counts a call that begins.
@@ -109,15 +140,22 @@ impl GrpcMetrics {
 
     /// Counts a call that has ended.
     pub fn handled(&self, method: Method, code: Code, took: Duration) {
+        let of_method = self.of(method);
+        let of_code = || self.vectors.handled.with_label_values(&with_code(method, code));
         if code == Code::Ok {
-            self.of(method).handled_ok.inc();
+            of_method.handled_ok.get_or_init(of_code).inc();
         } else {
-            self.handled.with_label_values(&with_code(method, code)).inc();
+            of_code().inc();
         }
-        if let Some(handling) = &self.handling {
-            handling.with_label_values(&labels(method)).observe(took.as_secs_f64());
+        if let Some(handling) = &of_method.handling {
+            handling.observe(took.as_secs_f64());
         }
     }
+}
+
+/// etcd registers Lock and Election after it has filled in the series of the others.
+fn is_core(method: Method) -> bool {
+    !matches!(method.service(), "v3lockpb.Lock" | "v3electionpb.Election")
 }
 
 fn labels(method: Method) -> [&'static str; 3] {

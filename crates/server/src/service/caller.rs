@@ -1,21 +1,44 @@
 //! What a request's metadata says about its sender (`spec/grpc-api.md` §3.2).
 
+use std::fmt;
+use std::net::SocketAddr;
+
 use http::HeaderMap;
 
 use crate::grpc::error;
 use crate::grpc::status::Status;
 
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Remote {
+    /// A client over TCP.
+    Tcp(SocketAddr),
+    /// One on this machine, over a Unix domain socket.
+    #[default]
+    Local,
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Local => f.write_str("@"),
+        }
+    }
+}
+
 /// The sender of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
     requires_leader: bool,
+    remote: Remote,
     /// `None` when the client did not say.
     api_version: Option<Box<str>>,
 }
 
 impl Caller {
     /// Reads gRPC metadata.
-    pub fn from_headers(headers: &HeaderMap) -> Result<Self, Status> {
+    pub fn from_headers(headers: &HeaderMap, remote: Remote) -> Result<Self, Status> {
         let requires_leader = headers.get("hasleader").is_some_and(|value| value == "true");
         let api_version = match headers.get("client-api-version") {
             None => None,
@@ -25,12 +48,17 @@ impl Caller {
                 Some(text.into())
             }
         };
-        Ok(Self { requires_leader, api_version })
+        Ok(Self { requires_leader, remote, api_version })
     }
 
     /// Whether the call must be refused while no leader is known.
     pub fn requires_leader(&self) -> bool {
         self.requires_leader
+    }
+
+    /// Where the call comes from.
+    pub fn remote(&self) -> Remote {
+        self.remote
     }
 
     /// The client's version, for the metric label.

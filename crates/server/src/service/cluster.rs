@@ -9,7 +9,7 @@ use crate::grpc::status::Status;
 impl Services {
     pub(super) async fn member_list(&self, request: MemberListRequest) -> Result<Payload, Status> {
         if request.linearizable {
-            self.handle.read_index().await?;
+            self.read_index().await?;
         }
         let cluster = self.cluster();
         // Responses of this service carry no revision.

@@ -80,7 +80,9 @@ impl Services {
     ) -> Result<(), Status> {
         loop {
             let message = tokio::select! {
-                message = inbound.message() => message?,
+                message = inbound.message() => {
+                    message.inspect_err(|status| self.figures().keep_alive_broken(status))?
+                }
                 () = out.gone() => return Err(error::CANCELED),
             };
             let Some(message) = message else { return Ok(()) };
@@ -92,7 +94,8 @@ impl Services {
     }
 
     async fn keep_alive(&self, message: Bytes) -> Result<Payload, Status> {
-        let request: LeaseKeepAliveRequest = decode(message)?;
+        let request: LeaseKeepAliveRequest =
+            decode(message).inspect_err(|status| self.figures().keep_alive_broken(status))?;
         let answer = self.handle.lease(LeaseRequestKind::KeepAlive { id: request.id }).await?;
         let Answer::KeptAlive { ttl, revision } = answer else {
             unreachable!("a keep-alive is answered by one, not {answer:?}")

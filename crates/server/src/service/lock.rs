@@ -147,7 +147,7 @@ impl Services {
         &self,
         request: RangeRequest,
     ) -> Result<(i64, Option<KeyValue>), Status> {
-        self.handle.read_index().await.map_err(|failure| as_helper(failure.into()))?;
+        self.read_index().await.map_err(as_helper)?;
         let reader = self.handle.reader().clone();
         let read = self.blocking(move || reader.range(&request)).await;
         let (revision, reply) = read.map_err(as_helper)?;

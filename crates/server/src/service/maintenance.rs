@@ -1,6 +1,7 @@
 //! The Maintenance service (`spec/grpc-api.md` §8), save the snapshot stream.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use machine::membership::{Membership, Version};
 use proto::etcdserverpb::{
@@ -82,11 +83,10 @@ impl Services {
     /// Gives unused space of the backend file back; reads and writes go on meanwhile. The work goes on when the caller goes
     /// away.
     pub(super) async fn defragment(&self) -> Result<Payload, Status> {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         tracing::info!("starting defragment");
-        self.handle.defragment().await?;
+        self.metrics.disk.defragmenting(self.handle.defragment()).await?;
         let took = started.elapsed();
-        self.metrics.disk.defragment.observe(took);
         tracing::info!(?took, "finished defragment");
         // etcd answers without a header.
         Ok(Payload::of(&DefragmentResponse::default()))
@@ -96,13 +96,27 @@ impl Services {
         // The hash is of the file: all that is applied has to be there.
         self.applied_is_durable().await?;
         let reader = self.handle.reader().clone();
-        let (hash, revision) = self.read_long(move || reader.hash()).await?;
+        let work = Arc::clone(&self.metrics.disk);
+        let hash = move || {
+            let started = Instant::now();
+            let hash = reader.hash();
+            work.hash.observe(started.elapsed());
+            hash
+        };
+        let (hash, revision) = self.read_long(hash).await?;
         Ok(Payload::of(&HashResponse { header: Some(self.header(revision)), hash }))
     }
 
     pub(super) async fn hash_kv(&self, request: HashKvRequest) -> Result<Payload, Status> {
         let reader = self.handle.reader().clone();
-        let (found, revision) = self.read_long(move || reader.hash_kv(request.revision)).await?;
+        let work = Arc::clone(&self.metrics.disk);
+        let hash = move || {
+            let started = Instant::now();
+            let hash = reader.hash_kv(request.revision);
+            work.hash_kv.observe(started.elapsed());
+            hash
+        };
+        let (found, revision) = self.read_long(hash).await?;
         Ok(Payload::of(&HashKvResponse {
             header: Some(self.header(revision)),
             hash: found.hash,
@@ -140,13 +154,13 @@ impl Services {
             DowngradeAction::try_from(request.action).map_err(|_unknown| error::UNKNOWN_METHOD)?;
         match action {
             DowngradeAction::Validate => {
-                self.handle.read_index().await?;
+                self.read_index().await?;
                 let version = self.downgrade_target(&request.version)?;
                 Ok(self.downgrade_answer(version))
             }
             // A member that speaks one version only cannot serve the one below.
             DowngradeAction::Enable => {
-                self.handle.read_index().await?;
+                self.read_index().await?;
                 self.downgrade_target(&request.version)?;
                 Err(Status::fixed(
                     Code::Unimplemented,

@@ -13,6 +13,7 @@ use proto::etcdserverpb::{RangeRequest, ResponseHeader};
 
 use super::Services;
 use super::answer::{RangeEnd, piece, put_range_end, put_record, range_head, range_len};
+use super::kv::Ranged;
 use super::payload::{PIECE_BYTES, Payload, field_len};
 use crate::grpc::error;
 use crate::grpc::status::Status;
@@ -43,10 +44,10 @@ struct Measure {
 impl Services {
     /// Answers a range that may be large. One that asked for no revision and loses a race with a compaction begins again at
     /// the revision then current.
-    pub(super) async fn list(&self, request: RangeRequest) -> Result<Payload, Status> {
+    pub(super) async fn list(&self, request: &RangeRequest) -> Result<Ranged, Status> {
         let mut attempts = 1;
         loop {
-            match self.list_once(&request).await {
+            match self.list_once(request).await {
                 Err(refused)
                     if refused == error::COMPACTED
                         && request.revision <= 0
@@ -60,17 +61,18 @@ impl Services {
     }
 
     /// Reads the list; when it turns out too large, lets go of what it has and only measures the rest.
-    async fn list_once(&self, request: &RangeRequest) -> Result<Payload, Status> {
+    async fn list_once(&self, request: &RangeRequest) -> Result<Ranged, Status> {
         let (pager, mut account) = self.open_pager(request).await?;
         let pager_bytes = pager.bytes_held();
         account.shrink_to(pager_bytes);
         let header_revision = pager.header_revision();
         let mut pages = PageReader::new(pager, self);
         let mut kvs = Vec::new();
-        let mut records_len = 0;
+        let (mut records, mut records_len) = (0, 0);
         let mut is_held = true;
         loop {
             let Page { kvs: page, end } = pages.next().await?;
+            records += page.len();
             let page_len = page.iter().map(|record| field_len(2, record.len())).sum::<usize>();
             records_len += page_len;
             if is_held && records_len <= HELD_BYTES_MAX && account.take(page_len) {
@@ -84,13 +86,13 @@ impl Services {
             if is_held {
                 account.shrink_to(records_len);
                 let reply = RangeReply { kvs, more, count };
-                let header = self.header(header_revision);
-                return Ok(super::answer::range(&header, reply, account.close()));
+                return Ok(self.ranged(header_revision, reply, account.close()));
             }
             pages.rewind();
             let end = RangeEnd { more, count };
             let measure = Measure { records_len, end, pages, held: account.close() };
-            return self.send_in_pages(&self.header(header_revision), measure).await;
+            let payload = self.send_in_pages(&self.header(header_revision), measure).await?;
+            return Ok(Ranged { payload, revision: header_revision, kvs: records, count });
         }
     }
 

@@ -24,7 +24,7 @@ impl Services {
     ) -> Result<(), Status> {
         check::range_stream(&request)?;
         if !request.serializable {
-            self.handle.read_index().await?;
+            self.read_index().await?;
         }
         let mut chunks = Chunks::new(request, self.limits.request_bytes_max);
         loop {

@@ -11,7 +11,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use machine::watch::{Answer, Body, CatchUp, Header, Hub, Options, Stats, StreamId};
+use machine::watch::{Answer, Body, CatchUp, Header, Hub, Options, StreamId};
 use machine::{EventBatch, Reader};
 use proto::etcdserverpb::{WatchCreateRequest, WatchRequest, watch_request};
 use proto::mvccpb::KeyValue;
@@ -73,9 +73,9 @@ impl Watches {
 }
 
 impl Services {
-    /// Figures of the thread's watch hub.
-    pub fn watch_stats(&self) -> Stats {
-        self.watches.borrow().hub.stats()
+    /// Shows the metrics what the thread's hub holds.
+    fn note_watches(&self, watches: &Watches) {
+        self.figures().watch.set(&watches.hub.stats());
     }
 
     /// Lets the hub go on after it was changed: wakes streams, starts the next read of history.
@@ -83,6 +83,7 @@ impl Services {
         let catch_up = {
             let mut watches = self.watches.borrow_mut();
             watches.wake_ready();
+            self.note_watches(&watches);
             watches.hub.next_catch_up()
         };
         if let Some(catch_up) = catch_up {
@@ -124,13 +125,21 @@ impl Services {
                     stream.send_answers(out).await.map_err(|Gone| error::WATCH_CANCELED)?;
                 }
                 message = inbound.message(), if is_inbound_open && stream.has_room() => {
-                    match message.map_err(|_broken| error::WATCH_CANCELED)? {
+                    let message = message.map_err(|broken| {
+                        self.figures().watch_broken(&broken);
+                        error::WATCH_CANCELED
+                    })?;
+                    match message {
                         Some(message) => stream.request(message, &mut progress)?,
                         None => is_inbound_open = false,
                     }
                 }
                 () = out.gone() => return Err(error::WATCH_CANCELED),
-                () = progress.due() => stream.change(|watches, id| watches.hub.progress_tick(id)),
+                () = progress.due() => {
+                    let started = Instant::now();
+                    stream.change(|watches, id| watches.hub.progress_tick(id));
+                    self.figures().watch.progressed(started.elapsed());
+                }
                 () = leader.due() => leader.check(self)?,
             }
         }
@@ -163,6 +172,7 @@ impl OpenStream {
         let mut watches = services.watches.borrow_mut();
         let id = watches.hub.open_stream();
         watches.streams.insert(id, None);
+        services.note_watches(&watches);
         Self { services: Rc::clone(services), id }
     }
 
@@ -189,7 +199,8 @@ impl OpenStream {
     }
 
     fn request(&self, message: Bytes, progress: &mut ProgressTimer) -> Result<(), Status> {
-        let request: WatchRequest = decode(message)?;
+        let request: WatchRequest =
+            decode(message).inspect_err(|status| self.services.figures().watch_broken(status))?;
         match request.request_union {
             Some(watch_request::RequestUnion::CreateRequest(create)) => {
                 if create.progress_notify {
@@ -215,10 +226,12 @@ impl OpenStream {
         let bytes_max = self.services.limits.request_bytes_max + FRAGMENT_MARGIN_BYTES;
         let mut turn = Vec::new();
         loop {
-            let mut bytes = 0;
+            let started = Instant::now();
+            let (mut bytes, mut events) = (0, 0);
             while bytes < TURN_BYTES
                 && let Some(answer) = self.next_answer()
             {
+                events += answer.events().len();
                 for part in answer.parts(&header, bytes_max) {
                     let payload = Payload::build(part.encoded_len(), |buffer| part.encode(buffer));
                     bytes += payload.message_len();
@@ -231,6 +244,8 @@ impl OpenStream {
                 return Ok(());
             }
             out.send_all(&mut turn).await?;
+            // What etcd does for one response, a turn does for those that leave together.
+            self.services.figures().watch.sent(events, started.elapsed());
         }
     }
 
@@ -244,6 +259,7 @@ impl Drop for OpenStream {
         let mut watches = self.services.watches.borrow_mut();
         watches.streams.remove(&self.id);
         watches.hub.close_stream(self.id);
+        self.services.note_watches(&watches);
     }
 }
 

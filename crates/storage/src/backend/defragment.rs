@@ -164,7 +164,7 @@ impl Rewrite {
     fn swap(self, home: &Home) -> Result<View, DefragmentFault> {
         let Self { temporary, engine, .. } = self;
         let engine = home.reopen(engine, &temporary)?;
-        let view = View::open(Arc::new(engine), home.tables, home.path.clone())?;
+        let view = View::open(Arc::new(engine), home)?;
         // From here on a fault may leave either file under the name. Also a rename that failed: part of it may have
         // reached the disk.
         let renamed = home.disk.rename(&temporary, &home.path).or_fault("rename", &temporary);
@@ -214,7 +214,7 @@ pub(super) fn temporary_path(path: &Path) -> PathBuf {
 /// Creates an empty database. It takes its name when it is whole: the engine refuses a file that a crash left half
 /// created.
 pub(super) fn create(home: &Home) -> Result<Engine, Fault> {
-    let Home { disk, path, tables, options } = home;
+    let Home { disk, path, tables, options, .. } = home;
     let temporary = temporary_path(path);
     remove_leftover(&**disk, &temporary)?;
     let created = Engine::open(&**disk, &temporary, OpenMode::CreateNew, tables, *options);

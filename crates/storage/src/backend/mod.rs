@@ -85,6 +85,8 @@ struct Home {
     path: PathBuf,
     tables: &'static [&'static str],
     options: Options,
+    /// Shared by all views, which are counted so.
+    views: Arc<()>,
 }
 
 impl Home {
@@ -121,14 +123,14 @@ impl Backend {
         tables: &'static [&'static str],
         options: Options,
     ) -> Result<Self, Fault> {
-        let home = Home { disk, path: path.to_owned(), tables, options };
+        let home = Home { disk, path: path.to_owned(), tables, options, views: Arc::new(()) };
         let engine = if is_missing(&*home.disk, path)? {
             defragment::create(&home)?
         } else {
             Engine::open(&*home.disk, path, OpenMode::ReadWrite, tables, options)?
         };
         crate::datadir::sync_parent(&*home.disk, path)?;
-        let view = View::open(Arc::new(engine), tables, path.to_owned())?;
+        let view = View::open(Arc::new(engine), &home)?;
         let view = RwLock::new(Arc::new(view));
         let shared = Shared { home, view, writer: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
@@ -151,7 +153,7 @@ impl Backend {
         let rewrite = writer.rewrite.take();
         let engine = Arc::clone(self.shared.view.read().engine());
         engine.carry_out(home.tables, batch, &home.path)?;
-        self.replace(View::open(engine, home.tables, home.path.clone())?);
+        self.replace(View::open(engine, home)?);
         writer.rewrite = rewrite;
         if let Some(rewrite) = &mut writer.rewrite {
             rewrite.note(home, batch);
@@ -169,6 +171,11 @@ impl Backend {
         let view = self.shared.view.read();
         let engine = view.engine();
         Size { physical: engine.file_bytes(), in_use: engine.record_bytes() }
+    }
+
+    /// Counts the states that can be read: the newest one, and older ones that readers still hold.
+    pub fn open_views(&self) -> usize {
+        Arc::strong_count(&self.shared.home.views) - 1
     }
 
     /// Rewrites the file without its free space, in one go. Needs as much space as the records take, and once more while

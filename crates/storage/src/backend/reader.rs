@@ -8,7 +8,7 @@ use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::engine::{Engine, fault};
-use super::{REMEDY, TableId, record};
+use super::{Home, REMEDY, TableId, record};
 use crate::fault::Fault;
 
 type Raw = &'static [u8];
@@ -22,6 +22,8 @@ pub(super) struct View {
     names: &'static [&'static str],
     path: PathBuf,
     engine: Arc<Engine>,
+    /// Kept to be counted.
+    _counted: Arc<()>,
 }
 
 impl std::fmt::Debug for View {
@@ -31,18 +33,15 @@ impl std::fmt::Debug for View {
 }
 
 impl View {
-    pub(super) fn open(
-        engine: Arc<Engine>,
-        names: &'static [&'static str],
-        path: PathBuf,
-    ) -> Result<Self, Fault> {
-        let transaction = engine.database.begin_read().map_err(|e| fault("read", &path, e))?;
+    pub(super) fn open(engine: Arc<Engine>, home: &Home) -> Result<Self, Fault> {
+        let Home { path, tables: names, views, .. } = home;
+        let transaction = engine.database.begin_read().map_err(|e| fault("read", path, e))?;
         let tables = names.iter().map(|name| {
             let table = transaction.open_table(TableDefinition::<Raw, Raw>::new(name));
-            table.map_err(|e| fault("read", &path, e))
+            table.map_err(|e| fault("read", path, e))
         });
         let tables = tables.collect::<Result<_, _>>()?;
-        Ok(Self { tables, names, path, engine })
+        Ok(Self { tables, names, path: path.clone(), engine, _counted: Arc::clone(views) })
     }
 
     pub(super) fn engine(&self) -> &Arc<Engine> {
