@@ -138,14 +138,17 @@ async fn answers_hold_no_more_than_they_may() {
     assert_eq!(txn(few).await.expect("read").into_inner().responses.len(), 1);
 
     let held = unharmed(&server, 150 * MIB, async {
-        let held = unread(&server, &[large(), large(), large()]).await;
+        // Each of these 250 lists holds a page of 256 records.
+        let held = unread(&server, &vec![large(); 25]).await;
         // The room is full: large lists are refused after a while, small ones never.
-        loop {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let refused = loop {
             match read(&client, large()).await {
-                Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
-                Err(status) => break assert!(is_refused(&status), "{status:?}"),
+                Ok(_) => assert!(tokio::time::Instant::now() < deadline, "the room never fills"),
+                Err(status) => break status,
             }
-        }
+        };
+        assert!(is_refused(&refused), "{refused:?}");
         let few = RangeRequest { limit: 10, ..large() };
         assert_eq!(read(&client, few.clone()).await.expect("read").kvs.len(), 10);
         let few = RangeRequest { sort_order: SortOrder::Descend.into(), ..few };
