@@ -48,6 +48,8 @@ enum Until {
 pub(crate) struct Counter<'a> {
     pub(crate) lessor: &'a mut Lessor,
     pub(crate) now: Now,
+    /// The time of leases.
+    pub(crate) lease_now: machine::lease::Now,
     pub(crate) revision: i64,
     pub(crate) committed: u64,
     pub(crate) applied: u64,
@@ -183,7 +185,7 @@ fn keep_alive(
     clear: &mut Vec<i64>,
 ) -> Result<Answer, Until> {
     let revision = counter.revision;
-    match counter.lessor.renew(counter.now.0, id) {
+    match counter.lessor.renew(counter.lease_now, id) {
         Renewal::Renewed { ttl, clear_checkpoint } => {
             if clear_checkpoint {
                 clear.push(id);
@@ -211,7 +213,7 @@ fn time_to_live(
     if counter.applied < index {
         return Err(Until::Applied);
     }
-    let Some(times) = counter.lessor.time_to_live(counter.now.0, id) else {
+    let Some(times) = counter.lessor.time_to_live(counter.lease_now, id) else {
         return Ok(Answer::TimeToLive { ttl: -1, granted_ttl: 0, keys: Vec::new() });
     };
     let keys = if keys {
@@ -258,6 +260,7 @@ mod tests {
             let mut counter = Counter {
                 lessor: &mut self.lessor,
                 now: Now::default(),
+                lease_now: Duration::ZERO,
                 revision: 7,
                 committed: self.committed,
                 applied: self.applied,

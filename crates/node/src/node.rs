@@ -56,6 +56,8 @@ pub struct Node {
     /// The last WAL job given out.
     pub(crate) wal_job: u64,
     pub(crate) now: Now,
+    /// How long lease time has stood still so far: see [`Node::lease_now`].
+    pub(crate) stalled: Duration,
     /// Set when the member is to end: why, and when at the latest.
     pub(crate) ending: Option<(Stop, Now)>,
     /// Set with [`Effects::stop`]: nothing is taken in or given out any more.
@@ -306,8 +308,9 @@ impl Node {
         let revision = self.reader.revision();
         let committed = self.consensus.status().commit;
         let applied = self.applied();
+        let (now, lease_now) = (self.now, self.lease_now());
         let lessor = self.machine.lessor_mut();
-        let mut counter = Counter { lessor, now: self.now, revision, committed, applied };
+        let mut counter = Counter { lessor, now, lease_now, revision, committed, applied };
         work(&mut self.leases, &mut counter)
     }
 
@@ -316,6 +319,13 @@ impl Node {
         let mut job = WalJob { job: self.wal_job, ..WalJob::default() };
         fill(&mut job);
         effects.wal.push(job);
+    }
+
+    /// Returns the time of leases: like [`Node::now`], without the time in which this member could not hear who keeps its
+    /// leases alive. A tick that comes later than [`RaftConfig::lease_step`] after the one before was held up by long work
+    /// or a pause of the process, and so were the keep-alives that are behind it in the queue.
+    pub(crate) fn lease_now(&self) -> machine::lease::Now {
+        self.now.0.saturating_sub(self.stalled)
     }
 
     pub(crate) fn applied(&self) -> u64 {

@@ -102,6 +102,11 @@ impl World {
                 }
                 String::new()
             }
+            "pause" => {
+                let pause = std::time::Duration::from_millis(position(&mut args)?.parse()?);
+                self.process()?.now += pause;
+                String::new()
+            }
             "cut" => {
                 self.member().is_cut = true;
                 String::new()
