@@ -85,7 +85,8 @@ pub enum Answer {
 /// Why a caller gets no answer. Texts and codes are the shell's business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// Proposals in flight are at their bound by count or bytes, or applying lags by more than 5,000 entries.
+    /// Proposals in flight are at their bound by count or bytes, as many bytes of the log are not durable or not
+    /// committed, or applying lags by more than 5,000 entries.
     TooManyRequests,
     /// No result in time.
     TimedOut,

@@ -26,6 +26,7 @@ mod request_ids;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod unsettled;
 mod upkeep;
 
 pub use bootstrap::{StartError, Started};

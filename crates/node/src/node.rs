@@ -142,7 +142,10 @@ impl Node {
             Event::Step(messages) => self.step(messages),
             Event::PeerUnreachable { peer } => self.consensus.unreachable(peer),
             Event::WalDone { job, result } => match result {
-                Ok(()) => effects.messages.extend(self.consensus.persisted(job)),
+                Ok(()) => {
+                    self.proposals.log.persisted(job);
+                    effects.messages.extend(self.consensus.persisted(job));
+                }
                 Err(fault) => self.fail(fault.into(), &mut effects),
             },
             Event::BackendDone(done) => match self.machine.backend_done(done) {
@@ -183,6 +186,7 @@ impl Node {
             self.ask_for_reads();
             let output = self.consensus.advance(self.wal_job + 1);
             if let Some(persist) = output.persist {
+                self.proposals.log.add(self.wal_job + 1, &persist.entries);
                 self.push_wal_job(effects, |job| {
                     job.entries = persist.entries;
                     job.hard_state = persist.hard_state;
@@ -212,6 +216,7 @@ impl Node {
 
     /// Gives out what the burst has made of the machine.
     fn give_out(&mut self, effects: &mut Effects) {
+        self.proposals.log.settle(self.consensus.status().commit);
         effects.events.extend(self.machine.take_events());
         self.mark_snapshot(effects);
         effects.backend.extend(self.backend.jobs(&mut self.machine, self.now));
@@ -284,6 +289,10 @@ impl Node {
     fn step(&mut self, messages: Vec<raftpb::Message>) {
         for message in messages {
             let from = message.from;
+            // It times out at its proposer, as one that finds no leader.
+            if message.r#type() == raftpb::MessageType::MsgProp && self.proposals.log_is_full() {
+                continue;
+            }
             match self.consensus.step(message, self.ids.next()) {
                 Ok(()) => {
                     if self.machine.membership().member(from).is_some() {
