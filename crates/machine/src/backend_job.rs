@@ -65,6 +65,17 @@ pub(crate) enum Done {
     DefragmentStep(Result<bool, DefragmentFault>),
 }
 
+impl BackendDone {
+    /// Tells whether the backend may not be used any more.
+    pub fn is_fault(&self) -> bool {
+        match &self.0 {
+            Done::Commit { result, .. } => result.is_err(),
+            Done::CompactStep { result, .. } => result.is_err(),
+            Done::DefragmentStep(result) => matches!(result, Err(DefragmentFault::Unknown(_))),
+        }
+    }
+}
+
 impl BackendJob {
     /// Does the work. A fault comes back inside [`BackendDone`].
     pub fn run(self, backend: &Backend) -> BackendDone {
