@@ -3,6 +3,7 @@
 use proto::etcdserverpb::Metadata;
 use proto::raftpb;
 use storage::Fault;
+use storage::datadir::DataDir;
 use storage::wal::{Start, Wal};
 
 use super::*;
@@ -148,6 +149,17 @@ fn a_log_that_is_recovered_after_a_failed_sync_is_durable() {
     disk.crash(ALL);
     let (_, recovered) = Wal::recover(disk.mount(), dir, Start::default()).unwrap();
     assert_eq!(recovered.entries.len(), 3, "what was read back is not lost any more");
+}
+
+#[test]
+fn directories_that_a_start_creates_are_durable_with_their_parents() {
+    let disk = SimDisk::default();
+    DataDir::open(&*disk.mount(), path("/srv/etcd/data"), None).unwrap();
+    drop(Wal::create(disk.mount(), path("/log/etcd/wal"), Metadata::default()).unwrap());
+    disk.crash(ALL);
+    let mount = disk.mount();
+    assert!(mount.exists(path("/srv/etcd/data/member/snap")).unwrap());
+    assert_eq!(mount.list(path("/log/etcd/wal")).unwrap().len(), 1);
 }
 
 #[test]
