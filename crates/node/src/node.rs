@@ -355,8 +355,6 @@ impl Node {
     pub(crate) fn publish(&self) {
         let status = self.consensus.status();
         let applied = self.machine.applied();
-        let alarms = self.reader.alarms();
-        let has = |kind: AlarmType| alarms.iter().any(|alarm| alarm.alarm == i32::from(kind));
         self.gate.publish(Published {
             term: status.term,
             leader: status.leader,
@@ -367,8 +365,8 @@ impl Node {
             is_lone_leader: self.is_lone_leader(),
             is_announced: self.upkeep.is_announced(),
             alarms: Alarms {
-                has_no_space: has(AlarmType::Nospace),
-                is_corrupt: has(AlarmType::Corrupt),
+                has_no_space: self.reader.has_alarm(AlarmType::Nospace),
+                is_corrupt: self.reader.has_alarm(AlarmType::Corrupt),
             },
             finished_compaction: self.machine.finished_compaction(),
             pending_proposals: self.proposals.len() as u64,

@@ -142,8 +142,7 @@ impl Node {
 
     /// Raises the alarm that this member's quota is exceeded, once.
     pub(crate) fn raise_no_space(&mut self) {
-        let kind = i32::from(AlarmType::Nospace);
-        let is_raised = self.reader.alarms().iter().any(|alarm| alarm.alarm == kind);
+        let is_raised = self.reader.has_alarm(AlarmType::Nospace);
         if is_raised || self.upkeep.no_space == Task::UnderWay {
             return;
         }
