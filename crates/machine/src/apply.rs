@@ -53,12 +53,12 @@ impl Machine {
 
     /// The chain.
     fn guarded(&mut self, command: Command, replies: Replies) -> Result<Executed, Fault> {
-        if self.alarms.has(AlarmType::Corrupt) && is_refused_when_corrupt(&command) {
+        if self.has_alarm(AlarmType::Corrupt) && is_refused_when_corrupt(&command) {
             return Ok(self.unchanged(Err(Refusal::Corrupt)));
         }
         let cost = cost(&command);
         let takes_space = cost > 0;
-        if self.alarms.has(AlarmType::Nospace) && takes_space {
+        if self.has_alarm(AlarmType::Nospace) && takes_space {
             return Ok(self.unchanged(Err(Refusal::NoSpace)));
         }
         let has_room = self.quota.has_room(self.store.shared.live_bytes(), cost);
@@ -224,25 +224,29 @@ impl Machine {
     fn alarm(&mut self, request: &pb::AlarmRequest) -> Executed {
         let alarm = AlarmMember { member_id: request.member_id, alarm: request.alarm };
         let is_none = request.alarm == i32::from(AlarmType::None);
+        let mut alarms = self.store.shared.alarms.write();
         let affected = match AlarmAction::try_from(request.action) {
-            Ok(AlarmAction::Get) => self.alarms.of_kind(request.alarm),
+            Ok(AlarmAction::Get) => alarms.of_kind(request.alarm),
             Ok(AlarmAction::Activate) if is_none => vec![],
             Ok(AlarmAction::Activate) => {
-                if self.alarms.activate(&alarm) {
+                if alarms.activate(&alarm) {
                     let key = schema::alarm_key(&alarm);
                     self.pending.push((schema::ALARM, Op::Put(key, Bytes::new())));
-                    self.publish();
                 }
                 vec![alarm]
             }
-            Ok(AlarmAction::Deactivate) if self.alarms.deactivate(&alarm) => {
+            Ok(AlarmAction::Deactivate) if alarms.deactivate(&alarm) => {
                 self.pending.push((schema::ALARM, Op::Delete(schema::alarm_key(&alarm))));
-                self.publish();
                 vec![alarm]
             }
             Ok(AlarmAction::Deactivate) | Err(_) => vec![],
         };
+        drop(alarms);
         self.unchanged(Ok(Reply::Alarm(affected)))
+    }
+
+    fn has_alarm(&self, kind: AlarmType) -> bool {
+        self.store.shared.alarms.read().has(kind)
     }
 
     fn set_attributes(

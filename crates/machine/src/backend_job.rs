@@ -83,6 +83,15 @@ impl BackendDone {
     pub fn finishes_compaction(&self) -> bool {
         matches!(&self.0, Done::CompactStep { result: Ok(step), .. } if step.finished.is_some())
     }
+
+    /// Tells whether the backend may not be used any more.
+    pub fn is_fault(&self) -> bool {
+        match &self.0 {
+            Done::Commit { result, .. } => result.is_err(),
+            Done::CompactStep { result, .. } => result.is_err(),
+            Done::DefragmentStep(result) => matches!(result, Err(DefragmentFault::Unknown(_))),
+        }
+    }
 }
 
 impl BackendJob {

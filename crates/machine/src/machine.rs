@@ -12,13 +12,12 @@ use bytes::Bytes;
 use proto::raftpb;
 use storage::backend::{Backend, DefragmentFault, Op, TableId};
 
-use crate::alarm::Alarms;
 use crate::backend_job::{BackendDone, BackendJob, Commit, CompactStep, Defragmentation, Done};
 use crate::fault::{EntryFault, Fault};
 use crate::lease::{self, Lessor};
 use crate::membership::{self, Membership, MembershipChange, Verdict, Version};
 use crate::mvcc::compact::{Compaction, Step};
-use crate::mvcc::shared::{CHUNK_KEYS, Published, Shared};
+use crate::mvcc::shared::{CHUNK_KEYS, Shared};
 use crate::mvcc::store::Store;
 use crate::mvcc::txn::Replies;
 use crate::outcome::{Outcome, Reply};
@@ -92,7 +91,6 @@ pub struct Machine {
     pub(crate) store: Store,
     pub(crate) lessor: Lessor,
     pub(crate) membership: Membership,
-    pub(crate) alarms: Alarms,
     pub(crate) conf_state: ConfState,
     pub(crate) applied: Applied,
     pub(crate) options: Options,
@@ -124,11 +122,11 @@ impl Machine {
     ) -> Self {
         let quota = Quota::new(options.quota_bytes);
         shared.set_durable_index(recovered.applied.index);
+        *shared.alarms.write() = recovered.alarms;
         let machine = Self {
             store: Store::new(shared),
             lessor: recovered.lessor,
             membership: recovered.membership,
-            alarms: recovered.alarms,
             conf_state: recovered.conf_state,
             applied: recovered.applied,
             quota,
@@ -277,10 +275,7 @@ impl Machine {
     }
 
     pub(crate) fn publish(&self) {
-        self.store.shared.publish(Published {
-            membership: Arc::new(self.membership.clone()),
-            alarms: self.alarms.of_kind(0).into(),
-        });
+        self.store.shared.publish(Arc::new(self.membership.clone()));
     }
 
     /// Tells, once each time it was exceeded, that this member's quota is: it then proposes a

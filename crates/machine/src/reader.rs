@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use proto::etcdserverpb::{AlarmMember, RangeRequest, TxnRequest};
+use proto::etcdserverpb::{AlarmMember, AlarmType, RangeRequest, TxnRequest};
 
 use crate::fault::ReadError;
 use crate::membership::Membership;
@@ -67,12 +67,17 @@ impl Reader {
 
     /// Returns the membership as applied here.
     pub fn membership(&self) -> Arc<Membership> {
-        self.shared.published().membership
+        self.shared.membership()
     }
 
-    /// Returns the alarms that are set.
+    /// Copies the alarms that are set: as many as anybody cared to set.
     pub fn alarms(&self) -> Arc<[AlarmMember]> {
-        self.shared.published().alarms
+        self.shared.alarms.read().of_kind(AlarmType::None.into()).into()
+    }
+
+    /// Tells whether any member has an alarm of a kind; the cost does not depend on how many are set.
+    pub fn has_alarm(&self, kind: AlarmType) -> bool {
+        self.shared.alarms.read().has(kind)
     }
 
     /// Tells whether a request of `cost` ([`crate::quota`]) fits into this member's store.

@@ -71,7 +71,7 @@ impl Node {
         let status = self.consensus.status();
         if status.is_leader() && status.term == term {
             let extend = self.own.raft.election_timeout();
-            let now = self.now.0;
+            let now = self.lease_now();
             self.machine.lessor_mut().promote(now, extend);
         }
     }

@@ -98,7 +98,9 @@ impl Node {
         let database = data_dir.snap().join("db");
         let backend =
             Backend::open(Arc::clone(disk), &database, schema::BUCKETS, config.backend.options)?;
-        let machine = Machine::recover(backend.clone(), config.machine.clone())?;
+        let mut options = config.machine.clone();
+        options.lease.clock_step = config.raft.lease_step();
+        let machine = Machine::recover(backend.clone(), options)?;
         let log = if has_log {
             recover(disk, data_dir.wal(), &database, &config, &machine)?
         } else if machine.applied().index == 0 {
@@ -168,6 +170,7 @@ fn assemble(
         to_apply: std::collections::VecDeque::new(),
         wal_job: 0,
         now,
+        stalled: std::time::Duration::ZERO,
         ending: None,
         has_stopped: false,
         meter: None,

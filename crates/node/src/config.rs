@@ -75,6 +75,11 @@ impl RaftConfig {
         self.tick * self.election_ticks
     }
 
+    /// Returns how far one tick moves the time of leases at most: one tick is due, and one may be late.
+    pub fn lease_step(&self) -> Duration {
+        2 * self.tick
+    }
+
     /// Returns the time after which a request without an outcome fails.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout()

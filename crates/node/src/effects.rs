@@ -75,17 +75,67 @@ pub enum Answer {
         keys: Vec<Bytes>,
     },
     /// All leases by remaining time.
-    Leases(Vec<i64>),
+    Leases(LeaseIds),
     /// The backend's file was rewritten.
     Defragmented,
     /// There is no answer.
     Failed(Failure),
 }
 
+/// A list of leases, shared by all who asked for it at the same time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseIds(Arc<[i64]>);
+
+impl From<Vec<i64>> for LeaseIds {
+    fn from(ids: Vec<i64>) -> Self {
+        Self(ids.into())
+    }
+}
+
+impl std::ops::Deref for LeaseIds {
+    type Target = [i64];
+
+    fn deref(&self) -> &[i64] {
+        &self.0
+    }
+}
+
+impl IntoIterator for LeaseIds {
+    type Item = i64;
+    type IntoIter = LeaseIdsIter;
+
+    fn into_iter(self) -> LeaseIdsIter {
+        LeaseIdsIter { ids: self, next: 0 }
+    }
+}
+
+/// Goes through [`LeaseIds`].
+#[derive(Debug)]
+pub struct LeaseIdsIter {
+    ids: LeaseIds,
+    next: usize,
+}
+
+impl Iterator for LeaseIdsIter {
+    type Item = i64;
+
+    fn next(&mut self) -> Option<i64> {
+        let id = self.ids.get(self.next).copied()?;
+        self.next += 1;
+        Some(id)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.ids.len() - self.next;
+        (left, Some(left))
+    }
+}
+
 /// Why a caller gets no answer. Texts and codes are the shell's business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// Proposals in flight are at their bound by count or bytes, or applying lags by more than 5,000 entries.
+    /// Proposals in flight are at their bound by count or bytes, as many bytes of the log are not durable or not
+    /// committed, or applying lags by more than 5,000 entries.
     TooManyRequests,
     /// No result in time.
     TimedOut,

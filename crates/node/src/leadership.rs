@@ -80,10 +80,8 @@ impl Node {
             self.reads.ask_again();
         }
         if was_leader && !status.is_leader() {
+            // Whoever waits for what only a primary can tell is told so at the end of the burst.
             self.machine.lessor_mut().demote();
-            let mut completions = Vec::new();
-            self.leases.fail_all(Failure::NotPrimary, &mut completions);
-            effects.completions.append(&mut completions);
         }
     }
 

@@ -2,23 +2,33 @@
 //!
 //! A request waits for an index to be applied, or for an expired lease to be revoked, and is not looked at before: a burst
 //! costs what became ready in it, however many wait.
+//!
+//! Lists, of all leases or of a lease's keys, are made at the end of a burst, once for all who ask for the same, and only as
+//! many as [`LISTS_BYTES_MAX`] allows: who asks for further ones waits for the next burst.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use machine::lease::{Lessor, Renewal};
 
-use crate::{Answer, Completion, Failure, LeaseRequest, LeaseRequestKind, Now};
+use crate::{Answer, Completion, Failure, LeaseIds, LeaseRequest, LeaseRequestKind, Now};
 
 /// Lease requests that wait, at most; what exceeds it is refused.
 const WAITING_MAX: usize = 1 << 16;
 
-/// Requests that wait for something to be applied.
+/// Bytes of lists that are given out in one burst: the last list may pass it. Who gets one writes it out anew, even if it
+/// is shared here.
+const LISTS_BYTES_MAX: usize = 8 << 20;
+
+/// Requests that wait: for something to be applied, or for their turn.
 #[derive(Debug, Default)]
 pub(crate) struct LeaseDesk {
     /// Requests by the index that has to be applied first, and by arrival.
     for_index: BTreeMap<(u64, u64), Waiting>,
     /// Keep-alives by the expired lease that has to be revoked first, and by arrival.
     for_revocation: BTreeMap<(i64, u64), Waiting>,
+    /// Requests for lists, by arrival.
+    for_list: VecDeque<Waiting>,
     arrivals: u64,
     /// The lessor's reign in which requests began to wait.
     reign: u64,
@@ -37,10 +47,40 @@ struct Waiting {
 /// What a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
+    /// The end of a burst in which there is room for a list.
+    List,
     /// Its index is applied.
     Applied,
     /// This lease is revoked.
     Revoked(i64),
+}
+
+/// Lists that were made in this burst.
+#[derive(Debug, Default)]
+struct Lists {
+    leases: Option<LeaseIds>,
+    /// Keys of the lease that was asked for last.
+    keys: Option<(i64, Vec<Bytes>)>,
+    /// Bytes given out.
+    bytes: usize,
+}
+
+impl Lists {
+    fn leases(&mut self, lessor: &Lessor) -> Answer {
+        let ids = self.leases.get_or_insert_with(|| lessor.list().into());
+        self.bytes += size_of_val::<[i64]>(ids);
+        Answer::Leases(ids.clone())
+    }
+
+    fn keys(&mut self, lessor: &Lessor, id: i64) -> Vec<Bytes> {
+        let is_known = self.keys.as_ref().is_some_and(|(known, _)| *known == id);
+        if !is_known {
+            self.keys = Some((id, lessor.keys(id).map(Bytes::copy_from_slice).collect()));
+        }
+        let keys = self.keys.as_ref().map_or_else(Vec::new, |(_, keys)| keys.clone());
+        self.bytes += keys.iter().map(|key| size_of::<Bytes>() + key.len()).sum::<usize>();
+        keys
+    }
 }
 
 /// What a request meets.
@@ -48,6 +88,8 @@ enum Until {
 pub(crate) struct Counter<'a> {
     pub(crate) lessor: &'a mut Lessor,
     pub(crate) now: Now,
+    /// The time of leases.
+    pub(crate) lease_now: machine::lease::Now,
     pub(crate) revision: i64,
     pub(crate) committed: u64,
     pub(crate) applied: u64,
@@ -71,7 +113,8 @@ impl LeaseDesk {
         clear
     }
 
-    /// Looks again at the requests whose time has come, after something was applied. Returns as [`LeaseDesk::take`] does.
+    /// Looks again at the requests whose time has come, after something was applied, and gives out lists: the end of a
+    /// burst. Returns as [`LeaseDesk::take`] does.
     pub(crate) fn retry(
         &mut self,
         counter: &mut Counter<'_>,
@@ -89,7 +132,25 @@ impl LeaseDesk {
         for waiting in ready {
             self.serve(waiting, counter, completions, &mut clear);
         }
+        self.give_lists(counter, completions);
         clear
+    }
+
+    fn give_lists(&mut self, counter: &mut Counter<'_>, completions: &mut Vec<Completion>) {
+        let mut lists = Lists::default();
+        while lists.bytes < LISTS_BYTES_MAX
+            && let Some(waiting) = self.for_list.pop_front()
+        {
+            let answer = match waiting.request.kind {
+                LeaseRequestKind::TimeToLive { id, .. } => {
+                    time_to_live(id, Some(&mut lists), counter)
+                }
+                // Every member answers for what it knows.
+                LeaseRequestKind::Leases => lists.leases(counter.lessor),
+                LeaseRequestKind::KeepAlive { .. } => unreachable!("it asks for no list"),
+            };
+            completions.push(Completion { token: waiting.request.token, answer });
+        }
     }
 
     fn take_ready(&mut self, revoked: &[i64], applied: u64) -> Vec<Waiting> {
@@ -108,7 +169,8 @@ impl LeaseDesk {
     fn take_all(&mut self) -> Vec<Waiting> {
         let for_index = std::mem::take(&mut self.for_index).into_values();
         let for_revocation = std::mem::take(&mut self.for_revocation).into_values();
-        let mut all: Vec<Waiting> = for_index.chain(for_revocation).collect();
+        let for_list = std::mem::take(&mut self.for_list);
+        let mut all: Vec<Waiting> = for_index.chain(for_revocation).chain(for_list).collect();
         all.sort_unstable_by_key(|waiting| waiting.arrival);
         all
     }
@@ -129,6 +191,7 @@ impl LeaseDesk {
         };
         self.for_index.retain(|_, waiting| is_in_time(waiting));
         self.for_revocation.retain(|_, waiting| is_in_time(waiting));
+        self.for_list.retain(is_in_time);
     }
 
     /// Fails all waiting requests.
@@ -147,16 +210,24 @@ impl LeaseDesk {
         let answer = match waiting.request.kind {
             LeaseRequestKind::KeepAlive { id } => keep_alive(id, waiting.index, counter, clear),
             LeaseRequestKind::TimeToLive { id, keys } => {
-                time_to_live(id, keys, waiting.index, counter)
+                if !counter.lessor.is_primary() {
+                    Ok(Answer::Failed(Failure::NotPrimary))
+                } else if counter.applied < waiting.index {
+                    Err(Until::Applied)
+                } else if keys {
+                    Err(Until::List)
+                } else {
+                    Ok(time_to_live(id, None, counter))
+                }
             }
-            // Every member answers for what it knows.
-            LeaseRequestKind::Leases => Ok(Answer::Leases(counter.lessor.list())),
+            LeaseRequestKind::Leases => Err(Until::List),
         };
         match answer {
             Ok(answer) => completions.push(Completion { token: waiting.request.token, answer }),
             Err(_) if self.waiting() >= WAITING_MAX => {
                 completions.push(failed(waiting.request, Failure::TooManyRequests));
             }
+            Err(Until::List) => self.for_list.push_back(waiting),
             Err(Until::Applied) => {
                 self.for_index.insert((waiting.index, waiting.arrival), waiting);
             }
@@ -167,7 +238,7 @@ impl LeaseDesk {
     }
 
     fn waiting(&self) -> usize {
-        self.for_index.len() + self.for_revocation.len()
+        self.for_index.len() + self.for_revocation.len() + self.for_list.len()
     }
 }
 
@@ -183,7 +254,7 @@ fn keep_alive(
     clear: &mut Vec<i64>,
 ) -> Result<Answer, Until> {
     let revision = counter.revision;
-    match counter.lessor.renew(counter.now.0, id) {
+    match counter.lessor.renew(counter.lease_now, id) {
         Renewal::Renewed { ttl, clear_checkpoint } => {
             if clear_checkpoint {
                 clear.push(id);
@@ -198,29 +269,14 @@ fn keep_alive(
     }
 }
 
-/// Tells a lease's times; or tells what the answer waits for.
-fn time_to_live(
-    id: i64,
-    keys: bool,
-    index: u64,
-    counter: &mut Counter<'_>,
-) -> Result<Answer, Until> {
-    if !counter.lessor.is_primary() {
-        return Ok(Answer::Failed(Failure::NotPrimary));
-    }
-    if counter.applied < index {
-        return Err(Until::Applied);
-    }
-    let Some(times) = counter.lessor.time_to_live(counter.now.0, id) else {
-        return Ok(Answer::TimeToLive { ttl: -1, granted_ttl: 0, keys: Vec::new() });
+/// Tells a lease's times; and its keys if there are lists to take them from.
+fn time_to_live(id: i64, lists: Option<&mut Lists>, counter: &mut Counter<'_>) -> Answer {
+    let Some(times) = counter.lessor.time_to_live(counter.lease_now, id) else {
+        return Answer::TimeToLive { ttl: -1, granted_ttl: 0, keys: Vec::new() };
     };
-    let keys = if keys {
-        counter.lessor.keys(id).map(bytes::Bytes::copy_from_slice).collect()
-    } else {
-        Vec::new()
-    };
+    let keys = lists.map_or_else(Vec::new, |lists| lists.keys(counter.lessor, id));
     let ttl = times.remaining.unwrap_or(times.granted);
-    Ok(Answer::TimeToLive { ttl, granted_ttl: times.granted, keys })
+    Answer::TimeToLive { ttl, granted_ttl: times.granted, keys }
 }
 
 #[cfg(test)]
@@ -258,6 +314,7 @@ mod tests {
             let mut counter = Counter {
                 lessor: &mut self.lessor,
                 now: Now::default(),
+                lease_now: Duration::ZERO,
                 revision: 7,
                 committed: self.committed,
                 applied: self.applied,
@@ -320,6 +377,45 @@ mod tests {
         bench.lessor.revoke(2).expect("it is there");
         assert_eq!(bench.retry(), [(2, kept(0))]);
         assert_eq!(bench.desk.waiting(), 0);
+    }
+
+    #[test]
+    fn lists_are_made_once_and_given_out_as_far_as_there_is_room() {
+        let mut bench = Bench::new();
+        bench.retry();
+        bench.lessor.attach(1, &vec![b'k'; 3 << 20]).expect("it is there");
+        let mut completions = Vec::new();
+        let mut counter = Counter {
+            lessor: &mut bench.lessor,
+            now: Now::default(),
+            lease_now: Duration::ZERO,
+            revision: 7,
+            committed: 0,
+            applied: 0,
+        };
+        let keys = LeaseRequestKind::TimeToLive { id: 1, keys: true };
+        let kinds = [LeaseRequestKind::Leases, LeaseRequestKind::Leases, keys, keys, keys, keys];
+        let requests =
+            (1..).zip(kinds).map(|(token, kind)| LeaseRequest { token: Token(token), kind });
+        bench.desk.take(requests.collect(), &mut counter, &mut completions);
+        assert!(completions.is_empty(), "lists come at the end of the burst");
+        bench.desk.retry(&mut counter, &mut completions);
+        let answers: Vec<Answer> = completions.drain(..).map(|done| done.answer).collect();
+        let [
+            Answer::Leases(first),
+            Answer::Leases(second),
+            Answer::TimeToLive { keys: one, .. },
+            Answer::TimeToLive { keys: other, .. },
+            Answer::TimeToLive { .. },
+        ] = &answers[..]
+        else {
+            panic!("too few or too many lists");
+        };
+        assert_eq!((&first[..], first.as_ptr()), (&[1, 2][..], second.as_ptr()));
+        assert_eq!(one[0].as_ptr(), other[0].as_ptr(), "copied once");
+        assert_eq!(bench.desk.waiting(), 1);
+        bench.desk.retry(&mut counter, &mut completions);
+        assert_eq!((completions.len(), bench.desk.waiting()), (1, 0));
     }
 
     #[test]

@@ -27,12 +27,13 @@ mod request_ids;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod unsettled;
 mod upkeep;
 
 pub use bootstrap::{StartError, Started};
 pub use compactor::AutoCompaction;
 pub use config::{BackendConfig, Bootstrap, Config, InitialMember, RaftConfig, SnapshotConfig};
-pub use effects::{Answer, Completion, Effects, Failure, Stop, WalJob};
+pub use effects::{Answer, Completion, Effects, Failure, LeaseIds, Stop, WalJob};
 pub use event::{Event, LeaseRequest, LeaseRequestKind, Now, Proposal, Token};
 pub use gate::Gate;
 pub use meter::Meter;

@@ -57,6 +57,8 @@ pub struct Node {
     /// The last WAL job given out.
     pub(crate) wal_job: u64,
     pub(crate) now: Now,
+    /// How long lease time has stood still so far: see [`Node::lease_now`].
+    pub(crate) stalled: Duration,
     /// Set when the member is to end: why, and when at the latest.
     pub(crate) ending: Option<(Stop, Now)>,
     /// Set with [`Effects::stop`]: nothing is taken in or given out any more.
@@ -147,7 +149,10 @@ impl Node {
             Event::Step(messages) => self.step(messages),
             Event::PeerUnreachable { peer } => self.consensus.unreachable(peer),
             Event::WalDone { job, result } => match result {
-                Ok(()) => effects.messages.extend(self.consensus.persisted(job)),
+                Ok(()) => {
+                    self.proposals.log.persisted(job);
+                    effects.messages.extend(self.consensus.persisted(job));
+                }
                 Err(fault) => self.fail(fault.into(), &mut effects),
             },
             Event::BackendDone(done) => match self.machine.backend_done(done) {
@@ -188,6 +193,7 @@ impl Node {
             self.ask_for_reads();
             let output = self.consensus.advance(self.wal_job + 1);
             if let Some(persist) = output.persist {
+                self.proposals.log.add(self.wal_job + 1, &persist.entries);
                 self.push_wal_job(effects, |job| {
                     job.entries = persist.entries;
                     job.hard_state = persist.hard_state;
@@ -217,6 +223,7 @@ impl Node {
 
     /// Gives out what the burst has made of the machine.
     fn give_out(&mut self, effects: &mut Effects) {
+        self.proposals.log.settle(self.consensus.status().commit);
         effects.events.extend(self.machine.take_events());
         self.mark_snapshot(effects);
         effects.backend.extend(self.backend.jobs(&mut self.machine, self.now));
@@ -289,6 +296,10 @@ impl Node {
     fn step(&mut self, messages: Vec<raftpb::Message>) {
         for message in messages {
             let from = message.from;
+            // It times out at its proposer, as one that finds no leader.
+            if message.r#type() == raftpb::MessageType::MsgProp && self.proposals.log_is_full() {
+                continue;
+            }
             match self.consensus.step(message, self.ids.next()) {
                 Ok(()) => {
                     if self.machine.membership().member(from).is_some() {
@@ -313,8 +324,9 @@ impl Node {
         let revision = self.reader.revision();
         let committed = self.consensus.status().commit;
         let applied = self.applied();
+        let (now, lease_now) = (self.now, self.lease_now());
         let lessor = self.machine.lessor_mut();
-        let mut counter = Counter { lessor, now: self.now, revision, committed, applied };
+        let mut counter = Counter { lessor, now, lease_now, revision, committed, applied };
         work(&mut self.leases, &mut counter)
     }
 
@@ -323,6 +335,13 @@ impl Node {
         let mut job = WalJob { job: self.wal_job, ..WalJob::default() };
         fill(&mut job);
         effects.wal.push(job);
+    }
+
+    /// Returns the time of leases: like [`Node::now`], without the time in which this member could not hear who keeps its
+    /// leases alive. A tick that comes later than [`RaftConfig::lease_step`] after the one before was held up by long work
+    /// or a pause of the process, and so were the keep-alives that are behind it in the queue.
+    pub(crate) fn lease_now(&self) -> machine::lease::Now {
+        self.now.0.saturating_sub(self.stalled)
     }
 
     pub(crate) fn applied(&self) -> u64 {
@@ -343,8 +362,6 @@ impl Node {
     pub(crate) fn publish(&self) {
         let status = self.consensus.status();
         let applied = self.machine.applied();
-        let alarms = self.reader.alarms();
-        let has = |kind: AlarmType| alarms.iter().any(|alarm| alarm.alarm == i32::from(kind));
         self.gate.publish(Published {
             term: status.term,
             leader: status.leader,
@@ -355,8 +372,8 @@ impl Node {
             is_lone_leader: self.is_lone_leader(),
             is_announced: self.upkeep.is_announced(),
             alarms: Alarms {
-                has_no_space: has(AlarmType::Nospace),
-                is_corrupt: has(AlarmType::Corrupt),
+                has_no_space: self.reader.has_alarm(AlarmType::Nospace),
+                is_corrupt: self.reader.has_alarm(AlarmType::Corrupt),
             },
             finished_compaction: self.machine.finished_compaction(),
             pending_proposals: self.proposals.len() as u64,

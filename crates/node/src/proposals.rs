@@ -2,13 +2,15 @@
 //!
 //! Guarantees: each admitted proposal is answered exactly once, by its outcome or by a failure after the timeout. What
 //! has failed may still be applied later: a timeout means that the outcome is unknown. Bounds: [`Limits`], by count
-//! and by bytes; what exceeds them is refused at once.
+//! and by bytes; what exceeds them is refused at once. The bytes that the log cannot let go of ([`Unsettled`]) are bound
+//! likewise, whether somebody still waits for them or not.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::unsettled::Unsettled;
 use crate::{Failure, Now, Token};
 
 /// How far applying may lag behind committing before proposals are refused, as etcd has it.
@@ -19,7 +21,7 @@ pub(crate) const APPLY_LAG_MAX: u64 = 5000;
 pub struct Limits {
     /// Proposals without an outcome.
     pub count_max: usize,
-    /// Their bytes.
+    /// Their bytes; and as many of the log that are not durable or not committed.
     pub bytes_max: usize,
 }
 
@@ -105,6 +107,8 @@ pub(crate) struct Proposals {
     order: VecDeque<(Now, u64)>,
     /// Admitted, not given to raft yet.
     queue: VecDeque<(u64, Content)>,
+    /// What became of those that were given to raft, and of other members' entries.
+    pub(crate) log: Unsettled,
 }
 
 impl Proposals {
@@ -116,6 +120,7 @@ impl Proposals {
             bytes: 0,
             order: VecDeque::new(),
             queue: VecDeque::new(),
+            log: Unsettled::default(),
         }
     }
 
@@ -134,8 +139,8 @@ impl Proposals {
     ) -> Result<(), Failure> {
         let bytes = content.len();
         let is_full = self.pending.len() >= self.limits.count_max
-            // One proposal is always admitted, however large.
-            || (self.bytes > 0 && self.bytes + bytes > self.limits.bytes_max);
+            || self.is_above(self.bytes, bytes)
+            || self.is_above(self.log.bytes(), bytes);
         if is_full || self.pending.contains_key(&id) {
             return Err(Failure::TooManyRequests);
         }
@@ -144,6 +149,16 @@ impl Proposals {
         self.order.push_back((now, id));
         self.queue.push_back((id, content));
         Ok(())
+    }
+
+    /// Tells whether the log takes so much memory that nothing may be added to it.
+    pub(crate) fn log_is_full(&self) -> bool {
+        self.log.bytes() > self.limits.bytes_max
+    }
+
+    /// Tells whether `more` is too much beside `bytes`. One proposal is always admitted, however large.
+    fn is_above(&self, bytes: usize, more: usize) -> bool {
+        bytes > 0 && bytes + more > self.limits.bytes_max
     }
 
     /// Takes what raft has not been given yet, without what has timed out meanwhile. Unless this member leads, without

@@ -49,9 +49,11 @@ impl Upkeep {
 impl Node {
     /// Lets a tick pass.
     pub(crate) fn tick(&mut self, now: Now, effects: &mut Effects) {
+        let passed = now.0.saturating_sub(self.now.0);
+        self.stalled += passed.saturating_sub(self.own.raft.lease_step());
         self.now = self.now.max(now);
-        let now = self.now;
-        self.machine.lessor_mut().tick(now.0);
+        let (now, lease_now) = (self.now, self.lease_now());
+        self.machine.lessor_mut().tick(lease_now);
         self.consensus.tick();
         let timeout = self.own.raft.request_timeout();
         for (waiter, since) in self.proposals.expire(now) {
@@ -63,7 +65,7 @@ impl Node {
         effects.fail(self.reads.expire(now, timeout), Failure::TimedOut);
         self.leases.expire(now, timeout, &mut effects.completions);
         self.write_lazy_commit(effects);
-        let checkpoints = self.machine.lessor_mut().checkpoints(now.0, CHECKPOINTS_MAX);
+        let checkpoints = self.machine.lessor_mut().checkpoints(lease_now, CHECKPOINTS_MAX);
         self.propose_checkpoints(&checkpoints);
         self.backend.tick();
         let revision = self.reader.revision();
@@ -113,7 +115,7 @@ impl Node {
     }
 
     fn propose_expired(&mut self) {
-        let now = self.now.0;
+        let now = self.lease_now();
         let expired = self.machine.lessor_mut().expired(now, EXPIRED_MAX);
         let is_refused = |&lease: &i64| {
             !self.propose_own(Purpose::LeaseRevoke, |id| own_requests::lease_revoke(id, lease))
@@ -140,8 +142,7 @@ impl Node {
 
     /// Raises the alarm that this member's quota is exceeded, once.
     pub(crate) fn raise_no_space(&mut self) {
-        let kind = i32::from(AlarmType::Nospace);
-        let is_raised = self.reader.alarms().iter().any(|alarm| alarm.alarm == kind);
+        let is_raised = self.reader.has_alarm(AlarmType::Nospace);
         if is_raised || self.upkeep.no_space == Task::UnderWay {
             return;
         }

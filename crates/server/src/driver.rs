@@ -6,6 +6,9 @@
 //!
 //! Who waits for whom: WAL and backend threads may wait for room in the node's inbox (the node always drains it); the
 //! node never waits for either, its own bounds on proposals in flight and on the write-behind tail bound both queues.
+//!
+//! At an orderly end the node thread goes first; both disk threads carry out what it has left in their queues, such as the
+//! last commit, with nobody to report to. After a fault they end at once.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -172,9 +175,10 @@ impl WalThread {
             }
             let result = result.and_then(|()| self.finish(must_sync, has_mark));
             let failed = result.is_err();
-            let ended = self.inbox.send(Event::WalDone { job: last, result }).is_err();
+            // Without a node there may still be jobs that it has left.
+            drop(self.inbox.send(Event::WalDone { job: last, result }));
             // After a failed sync nothing may be appended any more: what the kernel dropped is not known.
-            if failed || ended {
+            if failed {
                 return;
             }
         }
@@ -264,9 +268,77 @@ impl BackendThread {
             if let Some(begun) = compaction.take_if(|_| done.finishes_compaction()) {
                 self.work.compacted(begun);
             }
-            if self.inbox.send(Event::BackendDone(done)).is_err() {
+            let failed = done.is_fault();
+            // Without a node there may still be jobs that it has left.
+            drop(self.inbox.send(Event::BackendDone(done)));
+            if failed {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crossbeam_channel::bounded;
+    use proto::etcdserverpb::Metadata;
+    use proto::raftpb;
+    use storage::mem::MemDisk;
+    use storage::wal::Start;
+
+    use super::*;
+
+    /// A queue without room: who has put something in knows that the thread goes on.
+    const NO_ROOM: usize = 0;
+
+    /// An inbox whose node has ended.
+    fn nobody() -> Sender<Event> {
+        bounded(1).0
+    }
+
+    #[test]
+    fn what_the_node_has_left_is_written_after_its_end() {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let dir = Path::new("/wal");
+        let wal = Wal::create(Arc::clone(&disk), dir, Metadata::default()).expect("a new log");
+        let (sender, jobs) = bounded(NO_ROOM);
+        let thread = WalThread {
+            wal,
+            disk: Arc::clone(&disk),
+            snap_dir: PathBuf::from("/snap"),
+            snapshots_max: None,
+            jobs,
+            inbox: nobody(),
+            work: Arc::default(),
+            sync: true,
+        };
+        let thread = thread.spawn().expect("a thread starts");
+        for job in 1..=50 {
+            let entry = raftpb::Entry { term: 1, index: job, ..raftpb::Entry::default() };
+            let job = WalJob { job, entries: vec![entry], must_sync: true, ..WalJob::default() };
+            sender.send(job).expect("the thread goes on");
+        }
+        drop(sender);
+        thread.join().expect("no panic");
+        let (_, recovered) = Wal::recover(disk, dir, Start::default()).expect("a whole log");
+        assert_eq!(recovered.entries.len(), 50);
+    }
+
+    #[test]
+    fn what_the_node_has_left_is_committed_after_its_end() {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let options = storage::backend::Options::default();
+        let backend = Backend::open(disk, Path::new("/db"), machine::schema::BUCKETS, options);
+        let backend = backend.expect("a new backend");
+        let (sender, jobs) = bounded(NO_ROOM);
+        let thread = BackendThread { backend, jobs, inbox: nobody(), work: Arc::default() };
+        let thread = thread.spawn().expect("a thread starts");
+        for _ in 0..3 {
+            sender.send(BackendJob::DefragmentStep).expect("the thread goes on");
+        }
+        drop(sender);
+        thread.join().expect("no panic");
     }
 }

@@ -29,7 +29,8 @@ impl DataDir {
     pub fn open(disk: &dyn Disk, root: &Path, wal: Option<&Path>) -> Result<Self, Fault> {
         let member = root.join("member");
         let snap = member.join("snap");
-        disk.create_dir_all(&snap).or_fault("create", &snap)?;
+        create_dir_all(disk, &snap)?;
+        // These may be there since a start that ended before their names were durable.
         for dir in [root, &member, &snap] {
             sync_parent(disk, dir)?;
             warn_if_open_to_others(disk, dir)?;
@@ -49,6 +50,20 @@ impl DataDir {
     pub fn snap(&self) -> &Path {
         &self.snap
     }
+}
+
+/// Creates `path` and missing parents, and makes the names of all that were missing durable.
+pub(crate) fn create_dir_all(disk: &dyn Disk, path: &Path) -> Result<(), Fault> {
+    let mut missing = Vec::new();
+    for dir in path.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
+        if disk.exists(dir).or_fault("look up", dir)? {
+            break;
+        }
+        missing.push(dir);
+    }
+    disk.create_dir_all(path).or_fault("create", path)?;
+    // The outermost first: a name is of no use in a directory that is lost.
+    missing.into_iter().rev().try_for_each(|dir| sync_parent(disk, dir))
 }
 
 /// Makes the name of `path` durable.

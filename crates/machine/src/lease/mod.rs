@@ -7,6 +7,10 @@
 //! There is no clock here: `now` is an argument, and a time that stands still or goes back is taken as the latest one seen. Granting
 //! happens in apply, which knows no time, and counts from the latest time given. Since that may lag behind by [`Options::clock_step`], every
 //! lease lives that much longer: never shorter than its ttl.
+//!
+//! For that promise the caller lets the time given move by [`Options::clock_step`] at most from one burst of work to the next. When more has
+//! passed, since the process was paused or busy with long work, the rest does not count: nobody was heard in it who kept a lease alive.
+//! A lease lives longer by such pauses.
 
 mod primary;
 mod table;
@@ -52,7 +56,7 @@ const CHECKPOINT_INTERVAL_MS: u64 = 5 * 60 * 1000;
 pub struct Options {
     /// Shorter ttls, in seconds, are raised to this.
     pub ttl_min: i64,
-    /// How far the time given may lag behind the time: the tick interval.
+    /// How far the time given may lag behind the time, and moves at most at once.
     pub clock_step: Duration,
     /// A revocation that was proposed this long ago and not applied is proposed again.
     pub revoke_retry: Duration,

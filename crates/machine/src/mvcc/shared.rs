@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use proto::etcdserverpb::AlarmMember;
 use storage::backend::{self, Backend};
 
 use super::cache::ValueCache;
 use super::hash::StoredHashes;
 use super::key_index::KeyIndex;
 use super::tail::Tail;
+use crate::alarm::Alarms;
 use crate::fault::{Fault, ReadError};
 use crate::membership::Membership;
 use crate::stats::Counters;
@@ -47,14 +47,9 @@ pub(crate) struct Shared {
     durable_index: AtomicU64,
     /// The newest compaction whose physical pass is durable, or −1.
     finished_compaction: AtomicI64,
-    published: RwLock<Published>,
-}
-
-/// What the write side tells readers of the rest of its state.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Published {
-    pub(crate) membership: Arc<Membership>,
-    pub(crate) alarms: Arc<[AlarmMember]>,
+    /// Changed by the write side alone.
+    pub(crate) alarms: RwLock<Alarms>,
+    membership: RwLock<Arc<Membership>>,
 }
 
 impl Shared {
@@ -70,18 +65,19 @@ impl Shared {
             live_bytes: AtomicU64::new(0),
             durable_index: AtomicU64::new(0),
             finished_compaction: AtomicI64::new(-1),
-            published: RwLock::default(),
+            alarms: RwLock::default(),
+            membership: RwLock::default(),
         }
     }
 
-    /// Returns what was published last.
-    pub(crate) fn published(&self) -> Published {
-        self.published.read().clone()
+    /// Returns the membership that was published last.
+    pub(crate) fn membership(&self) -> Arc<Membership> {
+        Arc::clone(&self.membership.read())
     }
 
-    /// Replaces what readers see of membership and alarms.
-    pub(crate) fn publish(&self, published: Published) {
-        *self.published.write() = published;
+    /// Replaces what readers see of the membership.
+    pub(crate) fn publish(&self, membership: Arc<Membership>) {
+        *self.membership.write() = membership;
     }
 
     /// Returns the bytes of all records that no compaction has removed.

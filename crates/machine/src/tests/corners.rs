@@ -28,6 +28,25 @@ fn uncached() -> Options {
 }
 
 #[test]
+fn many_alarms_of_unknown_kinds_cost_each_the_same() {
+    let mut lab = Lab::new(uncached());
+    let mut alarm = |member_id, alarm| {
+        let action = pb::alarm_request::AlarmAction::Activate.into();
+        let alarm = Some(pb::AlarmRequest { action, member_id, alarm });
+        lab.apply(pb::InternalRaftRequest { alarm, ..Default::default() });
+    };
+    // With a copy of all for each, this takes minutes.
+    for member in 0..100_000 {
+        alarm(member, 9);
+    }
+    alarm(7, pb::AlarmType::Corrupt.into());
+    let reader = lab.machine.reader();
+    assert!(reader.has_alarm(pb::AlarmType::Corrupt) && !reader.has_alarm(pb::AlarmType::Nospace));
+    let alarms = reader.alarms();
+    assert_eq!((alarms.len(), alarms[0]), (100_001, pb::AlarmMember { member_id: 7, alarm: 2 }));
+}
+
+#[test]
 fn a_page_of_large_records_ends_early_and_none_is_lost() {
     let mut lab = Lab::new(uncached());
     for number in 0..7 {

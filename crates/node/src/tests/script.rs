@@ -102,6 +102,11 @@ impl World {
                 }
                 String::new()
             }
+            "pause" => {
+                let pause = std::time::Duration::from_millis(position(&mut args)?.parse()?);
+                self.process()?.now += pause;
+                String::new()
+            }
             "cut" => {
                 self.member().is_cut = true;
                 String::new()
@@ -125,6 +130,7 @@ impl World {
                 }
                 "quota" => self.member().config.machine.quota_bytes = value.parse()?,
                 "proposals" => self.member().config.proposals.count_max = value.parse()?,
+                "proposal_bytes" => self.member().config.proposals.bytes_max = value.parse()?,
                 "step_bytes" => self.member().config.backend.options.step_bytes = value.parse()?,
                 "segment_bytes" => self.member().config.wal.segment_bytes = value.parse()?,
                 "compaction_batch" => {

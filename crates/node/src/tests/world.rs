@@ -282,7 +282,8 @@ fn describe(answer: &Answer) -> String {
         Answer::TimeToLive { ttl, granted_ttl, keys } => {
             format!("{ttl} s of {granted_ttl} s, keys {keys:?}")
         }
-        Answer::ReadReady | Answer::Leases(_) | Answer::Defragmented | Answer::Failed(_) => {
+        Answer::Leases(ids) => format!("Leases({:?})", &ids[..]),
+        Answer::ReadReady | Answer::Defragmented | Answer::Failed(_) => {
             format!("{answer:?}")
         }
     }

@@ -94,7 +94,7 @@ impl Judge {
                 check(*ttl <= lease.ttl + 2, || format!("lease {id} has {ttl} s left"))
             }
             Answer::Leases(ids) => {
-                let mut ids = ids.clone();
+                let mut ids = ids.to_vec();
                 ids.sort_unstable();
                 let expected: Vec<i64> = self.model().leases().keys().copied().collect();
                 check(!is_exact || ids == expected, || {

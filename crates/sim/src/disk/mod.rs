@@ -34,6 +34,9 @@ pub enum DiskFault {
     CutAtSync(u32),
     /// The sync after so many more fails; what it should have made durable never is.
     FailSync(u32),
+    /// The sync of a file after so many more fails, and the process does not learn what that means: what the sync should have
+    /// made durable can be read until power goes, but no later sync makes it durable, unless it is written again.
+    ForgetSync(u32),
     /// The write after so many more fails.
     FailWrite(u32),
     /// The read after so many more fails.

@@ -52,12 +52,15 @@ struct Inode {
     locked_by: Option<u64>,
     /// A sync has failed: what it was to make durable never will be.
     has_failed: bool,
+    /// A sync has failed, and what it was to make durable is taken for durable by the next process.
+    has_forgotten: bool,
 }
 
 #[derive(Debug, Default)]
 struct Armed {
     cut_at_sync: Option<u32>,
     fail_sync: Option<u32>,
+    forget_sync: Option<u32>,
     fail_write: Option<u32>,
     fail_read: Option<u32>,
     space_left: Option<u64>,
@@ -126,6 +129,7 @@ impl State {
         match fault {
             DiskFault::CutAtSync(after) => self.armed.cut_at_sync = Some(after),
             DiskFault::FailSync(after) => self.armed.fail_sync = Some(after),
+            DiskFault::ForgetSync(after) => self.armed.forget_sync = Some(after),
             DiskFault::FailWrite(after) => self.armed.fail_write = Some(after),
             DiskFault::FailRead(after) => self.armed.fail_read = Some(after),
             DiskFault::Full(after) => self.armed.space_left = Some(after),
@@ -140,6 +144,7 @@ impl State {
         self.generation += 1;
         for inode in self.inodes.values_mut() {
             inode.locked_by = None;
+            inode.has_forgotten = false;
             if std::mem::take(&mut inode.has_failed) {
                 // What the operating system could not write it does not keep for ever.
                 inode.changes.clear();
@@ -308,7 +313,14 @@ impl State {
             inode.has_failed = true;
         }
         begun?;
-        if inode.has_failed {
+        if strikes(&mut self.armed.forget_sync) {
+            self.armed.struck += 1;
+            let inode = self.inode(number)?;
+            inode.changes.clear();
+            inode.has_forgotten = true;
+        }
+        let inode = self.inode(number)?;
+        if inode.has_failed || inode.has_forgotten {
             return Err(failed());
         }
         for change in std::mem::take(&mut inode.changes) {

@@ -1,5 +1,11 @@
 //! What the simulated disk keeps and loses.
 
+use proto::etcdserverpb::Metadata;
+use proto::raftpb;
+use storage::Fault;
+use storage::datadir::DataDir;
+use storage::wal::{Start, Wal};
+
 use super::*;
 
 const ALL: Loss = Loss { lost_percent: 100, torn_percent: 0, seed: 1 };
@@ -101,6 +107,59 @@ fn armed_faults_strike_once_and_at_their_moment() {
     assert!(file.sync_data().is_err());
     assert!(file.sync_data().is_err(), "what failed once is not made good");
     assert_eq!(disk.faults_struck(), 3);
+}
+
+#[test]
+fn a_forgotten_sync_leaves_what_can_be_read_but_is_not_durable() {
+    let disk = SimDisk::default();
+    let mount = disk.mount();
+    let file = write(&*mount, "/a", b"one");
+    file.sync_data().unwrap();
+    mount.sync_dir(path("/")).unwrap();
+    file.write_all_at(0, b"two").unwrap();
+    disk.arm(DiskFault::ForgetSync(0));
+    assert!(file.sync_data().is_err());
+    disk.kill();
+    let mount = disk.mount();
+    assert_eq!(read(&*mount, "/a").unwrap(), b"two");
+    mount.open(path("/a"), OpenMode::ReadWrite).unwrap().sync_data().unwrap();
+    disk.crash(ALL);
+    assert_eq!(read(&*disk.mount(), "/a").unwrap(), b"one");
+}
+
+/// Appends one entry and syncs.
+fn append(wal: &mut Wal, index: u64) -> Result<(), Fault> {
+    let data = b"data".as_slice().into();
+    wal.append(&[raftpb::Entry { r#type: 0, term: 1, index, data }], None)?;
+    wal.sync()
+}
+
+#[test]
+fn a_log_that_is_recovered_after_a_failed_sync_is_durable() {
+    let disk = SimDisk::default();
+    let dir = path("/wal");
+    let mut wal = Wal::create(disk.mount(), dir, Metadata::default()).unwrap();
+    append(&mut wal, 1).unwrap();
+    disk.arm(DiskFault::ForgetSync(0));
+    append(&mut wal, 2).unwrap_err();
+    disk.kill();
+    let (mut wal, recovered) = Wal::recover(disk.mount(), dir, Start::default()).unwrap();
+    assert_eq!(recovered.entries.len(), 2, "both can be read");
+    append(&mut wal, 3).unwrap();
+    disk.crash(ALL);
+    let (_, recovered) = Wal::recover(disk.mount(), dir, Start::default()).unwrap();
+    assert_eq!(recovered.entries.len(), 3, "what was read back is not lost any more");
+}
+
+#[test]
+fn directories_that_a_start_creates_are_durable_with_their_parents() {
+    let disk = SimDisk::default();
+    DataDir::open(&*disk.mount(), path("/srv/etcd/data"), None).unwrap();
+    drop(Wal::create(disk.mount(), path("/log/etcd/wal"), Metadata::default()).unwrap());
+    disk.crash(ALL);
+    let mount = disk.mount();
+    assert!(mount.exists(path("/srv/etcd/data/member/snap")).unwrap());
+    assert_eq!(mount.list(path("/log/etcd/wal")).unwrap().len(), 1);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use prost::Message;
 use proto::etcdserverpb::Metadata;
 use proto::{raftpb, walpb};
 
-use crate::datadir::sync_parent;
+use crate::datadir::{create_dir_all, sync_parent};
 use crate::disk::Disk;
 use crate::fault::{Fault, OrFault};
 
@@ -145,7 +145,8 @@ impl Wal {
             let remedy = "start without bootstrapping, or choose another directory";
             return Err(Fault::unusable(dir, "it holds a log already", remedy));
         }
-        disk.create_dir_all(dir).or_fault("create", dir)?;
+        create_dir_all(&*disk, dir)?;
+        // It may be there since a start that ended before its name was durable.
         sync_parent(&*disk, dir)?;
         let metadata = Bytes::from(identity.encode_to_vec());
         let mut encoder = Encoder::new(0);

@@ -1,4 +1,9 @@
 //! Opens a log for appending: reads it through, cuts a torn tail, clears what lies behind the end.
+//!
+//! Nothing is trusted before it is durable. After a sync that failed, Linux takes the pages for written: the log reads back
+//! whole from memory, the disk holds something else, and a later sync does not cover the difference. So the last segment is
+//! written back as it stands, and synced, before it is read. Earlier ones need not be: a segment is synced before the next
+//! one gets its name, and a log whose sync failed never cuts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +50,12 @@ pub struct Repair {
 const REMEDY: &str = "restore the file, or remove this member from the cluster and add it again with an empty data \
                       directory";
 
+/// Bytes written back at a time.
+const WRITE_BACK_BYTES: u64 = 4 << 20;
+
+/// The unit in which unused space is left out.
+const PAGE_BYTES: usize = 4 << 10;
+
 /// Bytes copied at a time.
 const PIECE_BYTES: u64 = 256 << 10;
 
@@ -59,6 +70,11 @@ pub(super) fn recover(
     for name in segment::from_index(&names, dir, start.index)? {
         segments.push(Segment::open_locked(&*disk, dir, name)?);
     }
+    if let Some(tail) = segments.last() {
+        write_back(tail)?;
+    }
+    // The name of a segment may have been found before it was durable.
+    disk.sync_dir(dir).or_fault("sync", dir)?;
     let (log, end) = read(&segments, start)?;
     let tail = segments.pop().expect("at least one segment was chosen");
     let at_end = |what: String| Fault::damaged(&tail.path, end.offset, what, REMEDY);
@@ -93,6 +109,25 @@ pub(super) fn recover(
         repaired,
     };
     Ok((wal, recovered))
+}
+
+/// Makes durable what can be read of a segment.
+fn write_back(segment: &Segment) -> Result<(), Fault> {
+    let len = segment.len()?;
+    let mut piece = vec![0; length(WRITE_BACK_BYTES.min(len))];
+    let mut at = 0;
+    while at < len {
+        let piece = &mut piece[..length(WRITE_BACK_BYTES.min(len - at))];
+        segment.file.read_exact_at(at, piece).or_fault("read", &segment.path)?;
+        // Most of a segment is reserved zeros.
+        let is_used = |page: &[u8]| page.iter().fold(0, |seen, byte| seen | byte) != 0;
+        if let Some(last) = piece.chunks(PAGE_BYTES).rposition(is_used) {
+            let used = piece.len().min((last + 1) * PAGE_BYTES);
+            segment.file.write_all_at(at, &piece[..used]).or_fault("write", &segment.path)?;
+        }
+        at += piece.len() as u64;
+    }
+    segment.file.sync_data().or_fault("sync", &segment.path)
 }
 
 /// Where a log ends.
