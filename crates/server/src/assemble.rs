@@ -92,8 +92,8 @@ impl Member {
     fn start(config: &Config) -> Result<Self, Exit> {
         let origin = Instant::now();
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-        let (started, metrics) = start_metered(config, &disk, origin)?;
-        let Started { node, wal, backend, data_dir, effects } = started;
+        let (Started { node, wal, backend, data_dir, effects }, metrics) =
+            start_metered(config, &disk, origin)?;
         let (inbox, events) = bounded(INBOX_EVENTS_MAX);
         // The node's own bounds on what is in flight bound these two.
         let (wal_jobs, wal_queue) = unbounded();
@@ -104,15 +104,14 @@ impl Member {
         let (drain, draining) = drain::channel();
         let gate = node.gate();
         let long_work = LongWork::new().map_err(start_failed)?;
-        let doors = Doors {
-            inbox: inbox.clone(),
-            ids: node.request_ids(),
-            gate: Arc::clone(&gate),
-            reader: node.reader(),
-            long_work: long_work.workers(),
-        };
         let shared = Shared {
-            doors,
+            doors: Doors {
+                inbox: inbox.clone(),
+                ids: node.request_ids(),
+                gate: Arc::clone(&gate),
+                reader: node.reader(),
+                long_work: long_work.workers(),
+            },
             mailboxes: Arc::clone(&mailboxes),
             identity: Identity { cluster_id: gate.cluster(), member_id: gate.member() },
             limits: Arc::new(settings::limits(config)),

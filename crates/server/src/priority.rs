@@ -1,9 +1,9 @@
 //! Who goes first when processors are scarce.
 //!
-//! Threads that answer requests work for some microseconds at a time and have to begin at once; threads for long work use
-//! up whatever they are given. Linux lets a running thread finish its slice, some milliseconds, before one that has just
-//! been woken: so the former ask for short slices, which lets them in at once (Linux 6.12 and later; before, the request
-//! has no effect), and the latter for less of the processors.
+//! Threads that answer requests work for some microseconds at a time and have to begin at once; others use up whatever they
+//! are given. Linux lets a running thread finish its slice, some milliseconds, before one that has just been woken: so all
+//! ask for short slices (Linux 6.12 and later; before, the request has no effect), and those for long work for less of the
+//! processors, too.
 //!
 //! Neither needs a privilege, and neither is needed for anything but latency: a failure is only logged.
 
@@ -13,11 +13,15 @@ use std::io;
 /// at about a tenth of what another thread gets.
 const NICE_OF_LONG_WORK: i32 = 10;
 
+/// How system calls name the calling thread.
+const CALLING_THREAD: libc::pid_t = 0;
+const NO_FLAGS: libc::c_uint = 0;
+
 /// The shortest slice that Linux gives.
 const SLICE_NS: u64 = 100_000;
 
-/// Lets the calling thread begin soon after it is woken.
-pub fn begin_promptly() {
+/// Lets the calling thread begin soon after it is woken, and others while it works.
+pub fn take_turns() {
     if let Err(error) = ask_for_slice() {
         tracing::debug!(%error, "cannot ask for short slices of processor time");
     }
@@ -25,6 +29,7 @@ pub fn begin_promptly() {
 
 /// Lets the calling thread go behind the others.
 pub fn give_way() {
+    take_turns();
     // On Linux this concerns the calling thread alone.
     if let Err(error) = rustix::process::setpriority_process(None, NICE_OF_LONG_WORK) {
         tracing::debug!(%error, "cannot lower the priority of a thread for long work");
@@ -43,8 +48,6 @@ fn ask_for_slice() -> io::Result<()> {
         sched_deadline: 0,
         sched_period: 0,
     };
-    const CALLING_THREAD: libc::pid_t = 0;
-    const NO_FLAGS: libc::c_uint = 0;
     #[expect(unsafe_code, reason = "no safe wrapper of this system call exists")]
     // SAFETY: the call reads `size` bytes of `attributes`, which lives until it returns, and writes nothing.
     let result = unsafe {

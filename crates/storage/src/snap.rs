@@ -44,7 +44,7 @@ pub fn encode(snapshot: &raftpb::Snapshot) -> Vec<u8> {
 
 /// Writes an encoded snapshot to the file `path`, as [`save`] does.
 pub fn write(disk: &dyn Disk, path: &Path, encoded: &[u8]) -> Result<(), Fault> {
-    let dir = path.parent().unwrap_or(Path::new(""));
+    let dir = path.parent().unwrap_or_else(|| Path::new(""));
     // A leftover of this name is removed at start-up with all others that begin with `tmp`.
     let temporary = dir.join("tmp.snap");
     let file = disk.open(&temporary, OpenMode::Create).or_fault("create", &temporary)?;

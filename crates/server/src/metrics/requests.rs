@@ -276,7 +276,8 @@ fn requests(threads: &[RequestFigures], node: &ApplyFigures) -> Family {
 }
 
 fn watch_families(threads: &[RequestFigures]) -> Vec<Family> {
-    let named: [(&str, &str, fn(&WatchFigures) -> &Histogram); 4] = [
+    type Figure = fn(&WatchFigures) -> &Histogram;
+    let named: [(&str, &str, Figure); 4] = [
         (
             "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
             "The total duration in seconds of running through the send loop watch stream response all events.",
@@ -313,6 +314,8 @@ fn by_success(name: &str, help: &str, snapshot: impl Fn(usize) -> Snapshot) -> F
 fn sum(threads: &[RequestFigures], figure: impl Fn(&RequestFigures) -> &Histogram) -> Snapshot {
     let (first, rest) = threads.split_first().expect("there is a serving thread");
     let mut sum = figure(first).snapshot();
-    rest.iter().for_each(|thread| sum.add(figure(thread)));
+    for thread in rest {
+        sum.add(figure(thread));
+    }
     sum
 }

@@ -120,7 +120,7 @@ impl Services {
         let len = range_len(header, records_len, end);
         let mut pages = Pages {
             head: Some(range_head(header, len)),
-            pages: Some(pages),
+            reader: Some(pages),
             records: VecDeque::new(),
             end: Some(end),
             room: self.limits.answers.clone(),
@@ -196,7 +196,7 @@ impl PageReader {
 pub(super) struct Pages {
     head: Option<BytesMut>,
     /// Gone when all is read.
-    pages: Option<PageReader>,
+    reader: Option<PageReader>,
     records: VecDeque<Record>,
     end: Option<RangeEnd>,
     room: Room,
@@ -216,7 +216,7 @@ impl Pages {
         while bytes.len() < PIECE_BYTES {
             if let Some(record) = self.records.pop_front() {
                 put_record(2, &record, &mut bytes);
-            } else if self.pages.is_some() {
+            } else if self.reader.is_some() {
                 self.read_page().await?;
             } else {
                 if let Some(end) = self.end.take() {
@@ -229,9 +229,9 @@ impl Pages {
     }
 
     async fn read_page(&mut self) -> Result<(), Status> {
-        let Some(pages) = &mut self.pages else { return Ok(()) };
+        let Some(reader) = &mut self.reader else { return Ok(()) };
         let mut held = self.room.hold(PAGE_ROOM_BYTES).await?;
-        let page = pages.next().await?;
+        let page = reader.next().await?;
         let page_len = page.kvs.iter().map(|record| field_len(2, record.len())).sum();
         held.shrink_to(page_len);
         // What the last page held and has not parted with goes on with this one.
@@ -241,7 +241,7 @@ impl Pages {
         }
         self.records.extend(page.kvs);
         if page.end.is_some() {
-            self.pages = None;
+            self.reader = None;
         }
         Ok(())
     }

@@ -117,7 +117,9 @@ impl Payload {
         }
         let first = self.next_piece().await?;
         let mut all = BytesMut::with_capacity(FRAME_LEN + self.message_len);
-        first.into_iter().for_each(|piece| all.extend_from_slice(&piece));
+        if let Some(piece) = first {
+            all.extend_from_slice(&piece);
+        }
         while let Some(piece) = self.next_piece().await? {
             all.extend_from_slice(&piece);
         }
