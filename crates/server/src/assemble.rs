@@ -146,11 +146,9 @@ impl Member {
             inbox: inbox.clone(),
             work: Arc::clone(&metrics.disk),
         };
-        let spawned = node_thread.spawn().and_then(|node| {
-            Ok((vec![node, wal_thread.spawn()?, backend_thread.spawn()?], serve::spawn(&shared)?))
-        });
-        let (disk_threads, (dealer, serving_threads)) =
-            spawned.map_err(|error| start_failed(format!("cannot start a thread: {error}")))?;
+        let disk_threads = [node_thread.spawn(), wal_thread.spawn(), backend_thread.spawn()];
+        let disk_threads = disk_threads.into_iter().collect::<Result<_, _>>().map_err(no_thread)?;
+        let (dealer, serving_threads) = serve::spawn(&shared).map_err(no_thread)?;
         Ok(Self {
             shared,
             dealer,
@@ -271,6 +269,10 @@ fn start_node(config: &Config, disk: &Arc<dyn Disk>, origin: Instant) -> Result<
     let unix_ms = u64::try_from(unix_ms).unwrap_or_default();
     let node_config = settings::node(config, is_initialized, unix_ms).map_err(start_failed)?;
     Node::start(disk, node_config, Now(origin.elapsed())).map_err(start_failed)
+}
+
+fn no_thread(error: impl std::fmt::Display) -> Exit {
+    start_failed(format!("cannot start a thread: {error}"))
 }
 
 fn start_failed(error: impl std::fmt::Display) -> Exit {

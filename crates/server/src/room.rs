@@ -3,7 +3,7 @@
 //! A large answer is held as far as it is read and not sent, and what is sent is held until the connection has written it
 //! out. All of them together hold no more than the room there is (`--answer-memory-bytes`).
 //!
-//! When it is full, an answer that needs more waits for [`WAIT_MAX`] or until its own deadline, and is then refused. A list
+//! When it is full, an answer that needs more waits for some seconds or until its own deadline, and is then refused. A list
 //! that could be held whole is read page by page instead. Answers up to [`FREE_BYTES`] are never counted.
 
 use std::sync::Arc;

@@ -36,7 +36,7 @@ pub fn save(disk: &dyn Disk, dir: &Path, snapshot: &raftpb::Snapshot) -> Result<
     write(disk, &path(dir, snapshot.metadata.term, snapshot.metadata.index), &encode(snapshot))
 }
 
-/// Encodes the file of `snapshot`: with [`write`], what [`save`] does, for those who time the parts.
+/// Encodes the file of `snapshot`: with [`write()`], what [`save`] does, for those who time the parts.
 pub fn encode(snapshot: &raftpb::Snapshot) -> Vec<u8> {
     let data = Bytes::from(snapshot.encode_to_vec());
     snappb::Snapshot { crc: crc32c::crc32c(&data), data }.encode_to_vec()

@@ -19,7 +19,7 @@ const KINDS: [&str; 2] = ["unary", "stream"];
 type ByKind = [AtomicU64; 2];
 
 /// Versions that clients have named. Each is a series of its own for the life of the process, and a client may name
-/// anything: after [`Self::COUNT_MAX`] of them, and for texts that are too long, all others share one.
+/// anything: after `COUNT_MAX` of them, and for texts that are too long, all others share one.
 #[derive(Debug, Default)]
 pub struct ClientRequests(Mutex<BTreeMap<Box<str>, Arc<ByKind>>>);
 
