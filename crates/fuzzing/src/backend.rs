@@ -37,7 +37,7 @@ fn whole() -> &'static [u8] {
                 (0..60).map(|i| (KEY, Op::Put(key(i), Bytes::from(vec![i; 90])))).collect();
             ops.push((KEY, Op::Delete(key(7))));
             ops.push((META, Op::Put(Bytes::from_static(b"step"), key(0))));
-            backend.commit(&WriteBatch { ops }).expect("a disk in memory");
+            backend.commit(&WriteBatch::new(ops)).expect("a disk in memory");
         }
         drop(backend);
         disk.contents(Path::new(PATH)).expect("it was written")
@@ -67,7 +67,7 @@ pub fn open(data: &[u8]) {
     }
     drop(reader);
     let put = Op::Put(Bytes::from_static(b"more"), Bytes::from_static(b"value"));
-    let written = backend.commit(&WriteBatch { ops: vec![(KEY, put)] });
+    let written = backend.commit(&WriteBatch::new(vec![(KEY, put)]));
     drop(backend);
     if written.is_ok() {
         let backend = open_in(&disk, TABLES).expect("a file that was written to opens again");
@@ -106,7 +106,7 @@ pub fn records(data: &[u8]) {
         let key = Bytes::copy_from_slice(input.piece());
         ops.push((table, Op::Put(key, Bytes::copy_from_slice(input.piece()))));
     }
-    backend.commit(&WriteBatch { ops }).expect("a disk in memory");
+    backend.commit(&WriteBatch::new(ops)).expect("a disk in memory");
     let Ok(mut machine) = Machine::recover(backend.clone(), machine::Options::default()) else {
         return;
     };

@@ -120,7 +120,7 @@ impl Commit {
         let Self { shared, mut ops, entries, applied } = self;
         #[cfg(feature = "planted-faults")]
         if crate::fault_hooks::is_planted(crate::fault_hooks::Planted::AppliedIndexBeforeData)
-            && let Err(fault) = backend.commit(&WriteBatch { ops: ops.clone() })
+            && let Err(fault) = backend.commit(&WriteBatch::new(ops.clone()))
         {
             return Done::Commit { applied, records: 0, result: Err(fault.into()) };
         }
@@ -128,7 +128,7 @@ impl Commit {
             let key = schema::record_key(entry.revision, entry.is_tombstone);
             (schema::KEY, Op::Put(key, entry.record.clone()))
         }));
-        let result = backend.commit(&WriteBatch { ops }).map_err(Fault::from);
+        let result = backend.commit(&WriteBatch::new(ops)).map_err(Fault::from);
         let records = entries.len();
         // What was written lately is read soon: it stays in memory when it leaves the tail.
         for entry in entries.into_iter().filter(|entry| !entry.is_tombstone) {

@@ -71,7 +71,7 @@ impl NodeThread {
     }
 
     fn run(mut self) {
-        priority::take_turns();
+        priority::take_short_turns();
         let mut per_thread: Vec<Vec<Completion>> =
             self.mailboxes.iter().map(|_| Vec::new()).collect();
         let mut next_tick = Instant::now() + self.tick;
@@ -156,7 +156,7 @@ impl WalThread {
     }
 
     fn run(mut self) {
-        priority::take_turns();
+        priority::take_short_turns();
         while let Ok(first) = self.jobs.recv() {
             let mut last = first.job;
             let mut result = Ok(());
@@ -256,7 +256,7 @@ impl BackendThread {
     }
 
     fn run(self) {
-        priority::take_turns();
+        priority::follow();
         let mut compaction = None;
         while let Ok(job) = self.jobs.recv() {
             let started = Instant::now();

@@ -1,13 +1,18 @@
 //! Who goes first when processors are scarce.
 //!
 //! Threads that answer requests work for some microseconds at a time and have to begin at once; others use up whatever they
-//! are given. Linux lets a running thread finish its slice, some milliseconds, before one that has just been woken: so all
-//! ask for short slices (Linux 6.12 and later; before, the request has no effect), and those for long work for less of the
-//! processors, too.
+//! are given. Linux lets a thread that has just been woken go before a running one only if its turn would end sooner, else
+//! it waits for the next tick of the kernel's clock, up to 4 ms: so the first kind asks for short turns, the second for long
+//! ones (Linux 6.12 and later; before, the request has no effect), and for less of the processors, too. A client's
+//! threads on the same machine, whose turns are of ordinary length, thereby go before the second kind as well.
 //!
 //! Neither needs a privilege, and neither is needed for anything but latency: a failure is only logged.
 
 use std::io;
+
+/// For the backend's thread: writes wait for it only when the write-behind tail is full, so it goes behind those who
+/// answer; but it has to keep up with them in the long run, at about a third of what another thread gets.
+const NICE_OF_BACKEND: i32 = 5;
 
 /// Below the default of 0, above the least of 19: on a machine whose processors are all taken, long work still gets on,
 /// at about a tenth of what another thread gets.
@@ -17,34 +22,50 @@ const NICE_OF_LONG_WORK: i32 = 10;
 const CALLING_THREAD: libc::pid_t = 0;
 const NO_FLAGS: libc::c_uint = 0;
 
-/// The shortest slice that Linux gives.
-const SLICE_NS: u64 = 100_000;
+/// The shortest turn that Linux gives.
+const SHORT_TURN_NS: u64 = 100_000;
 
-/// Lets the calling thread begin soon after it is woken, and others while it works.
-pub fn take_turns() {
-    if let Err(error) = ask_for_slice() {
-        tracing::debug!(%error, "cannot ask for short slices of processor time");
-    }
+/// The longest one.
+const LONG_TURN_NS: u64 = 100_000_000;
+
+/// Lets the calling thread, which answers or which others wait for, begin soon after it is woken.
+pub fn take_short_turns() {
+    ask_for(SHORT_TURN_NS);
 }
 
-/// Lets the calling thread go behind the others.
+/// Lets the calling thread, that of the backend, go behind those that answer.
+pub fn follow() {
+    go_behind(NICE_OF_BACKEND);
+}
+
+/// Lets the calling thread, one for long work, go behind all others.
 pub fn give_way() {
-    take_turns();
+    go_behind(NICE_OF_LONG_WORK);
+}
+
+fn go_behind(nice: i32) {
     // On Linux this concerns the calling thread alone.
-    if let Err(error) = rustix::process::setpriority_process(None, NICE_OF_LONG_WORK) {
-        tracing::debug!(%error, "cannot lower the priority of a thread for long work");
+    if let Err(error) = rustix::process::setpriority_process(None, nice) {
+        tracing::debug!(%error, nice, "cannot lower the priority of a thread");
+    }
+    ask_for(LONG_TURN_NS);
+}
+
+fn ask_for(turn_ns: u64) {
+    if let Err(error) = set_turn(turn_ns) {
+        tracing::debug!(%error, turn_ns, "cannot ask for a length of turns on a processor");
     }
 }
 
-/// Sets the slice, and nothing else, of a thread of the ordinary policy.
-fn ask_for_slice() -> io::Result<()> {
+/// Sets the length of turns (the kernel's slice), and nothing else, of the calling thread.
+fn set_turn(turn_ns: u64) -> io::Result<()> {
     let attributes = libc::sched_attr {
         size: u32::try_from(size_of::<libc::sched_attr>()).expect("a small structure"),
         sched_policy: 0,
         sched_flags: u64::try_from(libc::SCHED_FLAG_KEEP_POLICY).expect("a flag"),
         sched_nice: rustix::process::getpriority_process(None)?,
         sched_priority: 0,
-        sched_runtime: SLICE_NS,
+        sched_runtime: turn_ns,
         sched_deadline: 0,
         sched_period: 0,
     };
@@ -61,12 +82,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_slice_needs_no_privilege_and_keeps_the_priority() {
-        let thread = std::thread::spawn(|| {
-            give_way();
-            (ask_for_slice().is_ok(), rustix::process::getpriority_process(None))
-        });
-        assert_eq!(thread.join().expect("no panic"), (true, Ok(NICE_OF_LONG_WORK)));
+    fn the_length_of_turns_needs_no_privilege_and_keeps_the_priority() {
+        for turn_ns in [SHORT_TURN_NS, LONG_TURN_NS] {
+            let thread = std::thread::spawn(move || {
+                give_way();
+                (set_turn(turn_ns).is_ok(), rustix::process::getpriority_process(None))
+            });
+            assert_eq!(thread.join().expect("no panic"), (true, Ok(NICE_OF_LONG_WORK)));
+        }
         assert_eq!(rustix::process::getpriority_process(None), Ok(0), "other threads keep theirs");
     }
 }

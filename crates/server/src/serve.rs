@@ -79,12 +79,12 @@ pub fn spawn(shared: &Shared) -> io::Result<(Dealer, Vec<JoinHandle<()>>)> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS_MAX)
-            .on_thread_start(priority::take_turns)
+            .on_thread_start(priority::take_short_turns)
             .build()?;
         let number = u8::try_from(number).expect("serving threads are bounded by configuration");
         let thread = thread::Builder::new().name(format!("serve-{number}"));
         threads.push(thread.spawn(move || {
-            priority::take_turns();
+            priority::take_short_turns();
             LocalSet::new().block_on(&runtime, run(number, shared, receiver));
         })?);
     }

@@ -71,7 +71,7 @@ fn batch(commit: u64) -> WriteBatch {
         .collect();
     let index = Bytes::copy_from_slice(&commit.to_be_bytes());
     ops.push((META, Op::Put(Bytes::from_static(b"consistent_index"), index)));
-    WriteBatch { ops }
+    WriteBatch::new(ops)
 }
 
 fn reads(backend: &Backend) -> Result<(), Box<dyn Error>> {

@@ -169,7 +169,7 @@ fn commit(backend: &Backend, batch: Batch, revision: i64, hasher: &Hasher) -> Re
         ops.push((schema::META, Op::Put(key, compact_mark(revision))));
     }
     if !ops.is_empty() {
-        backend.commit(&WriteBatch { ops })?;
+        backend.commit(&WriteBatch::thinning(ops))?;
     }
     let finished = batch.is_last.then(|| hasher.finish());
     Ok(Step { removed, removed_bytes: batch.deleted_bytes, finished })

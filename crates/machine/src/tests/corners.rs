@@ -156,7 +156,7 @@ fn the_revision_never_goes_below_what_was_compacted() {
     let lab = Lab::new(Options::default());
     let mark = |key| (schema::META, Op::Put(Bytes::from_static(key), compact_mark(9)));
     let ops = vec![mark(schema::SCHEDULED_COMPACT), mark(schema::FINISHED_COMPACT)];
-    lab.backend.commit(&WriteBatch { ops }).unwrap();
+    lab.backend.commit(&WriteBatch::new(ops)).unwrap();
     let machine = Machine::recover(lab.backend, lab.options).unwrap();
     assert_eq!(machine.reader().revision(), 9);
     assert_eq!(machine.reader().compact_revision(), 9);
@@ -177,7 +177,7 @@ fn what_cannot_be_read_back_is_a_fault_that_names_its_bucket() {
     ] {
         let lab = Lab::new(Options::default());
         let op = Op::Put(Bytes::from_static(key), Bytes::from_static(value));
-        lab.backend.commit(&WriteBatch { ops: vec![(table, op)] }).unwrap();
+        lab.backend.commit(&WriteBatch::new(vec![(table, op)])).unwrap();
         let fault = Machine::recover(lab.backend, lab.options).unwrap_err();
         let Fault::Backend { bucket, .. } = fault else { panic!("{fault}") };
         assert_eq!(bucket, schema::BUCKETS[usize::from(table.0)]);
@@ -188,7 +188,7 @@ fn what_cannot_be_read_back_is_a_fault_that_names_its_bucket() {
 fn a_store_with_authentication_is_not_served_without() {
     let lab = Lab::new(Options::default());
     let op = Op::Put(Bytes::from_static(schema::AUTH_ENABLED), Bytes::from_static(&[1]));
-    lab.backend.commit(&WriteBatch { ops: vec![(schema::AUTH, op)] }).unwrap();
+    lab.backend.commit(&WriteBatch::new(vec![(schema::AUTH, op)])).unwrap();
     let fault = Machine::recover(lab.backend, lab.options).unwrap_err();
     assert!(matches!(fault, Fault::AuthUnsupported));
 }

@@ -36,7 +36,7 @@ fn a_crash_while_the_backend_is_created_leaves_nothing_in_the_way() {
 }
 
 fn put(key: &'static str, value: &'static str) -> WriteBatch {
-    WriteBatch { ops: vec![(TableId(0), Op::Put(key.into(), value.into()))] }
+    WriteBatch::new(vec![(TableId(0), Op::Put(key.into(), value.into()))])
 }
 
 /// After a sync that failed, nobody knows which name a crash will leave: then no commit may be acknowledged. As long as the

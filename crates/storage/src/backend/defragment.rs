@@ -158,7 +158,7 @@ impl Rewrite {
         if ops.is_empty() {
             return Ok(());
         }
-        self.engine.carry_out(home.tables, &WriteBatch { ops }, &self.temporary)
+        self.engine.carry_out(home.tables, &WriteBatch::new(ops), &self.temporary)
     }
 
     fn swap(self, home: &Home) -> Result<View, DefragmentFault> {

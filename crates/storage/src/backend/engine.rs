@@ -133,8 +133,8 @@ impl Engine {
             let definition = TableDefinition::<&[u8], &[u8]>::new(name);
             let mut table =
                 transaction.open_table(definition).map_err(|error| fault("write", path, error))?;
-            let change =
-                batch::apply(&mut table, &ops).map_err(|error| fault("write", path, error))?;
+            let change = batch::apply(&mut table, &ops, batch.is_thinning)
+                .map_err(|error| fault("write", path, error))?;
             total.added += change.added;
             total.removed += change.removed;
         }

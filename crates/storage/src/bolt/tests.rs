@@ -328,7 +328,7 @@ fn a_backend_streams_as_an_image() {
     let backend = Backend::open(disk, Path::new("backend"), TABLES, options).unwrap();
     let key = |i: u64| Bytes::copy_from_slice(&i.to_be_bytes());
     let put = |i| (TableId(0), Op::Put(key(i), vec![3; 200].into()));
-    backend.commit(&WriteBatch { ops: (0..2000).map(put).collect() }).unwrap();
+    backend.commit(&WriteBatch::new((0..2000).map(put).collect())).unwrap();
 
     let reader = backend.reader().unwrap();
     let mut planner = Planner::new(PAGE_BYTES).unwrap();
@@ -347,7 +347,7 @@ fn a_backend_streams_as_an_image() {
         reader.range(table.unwrap().0, ..)
     });
     // What is committed meanwhile is not in the image.
-    backend.commit(&WriteBatch { ops: (2000..2500).map(put).collect() }).unwrap();
+    backend.commit(&WriteBatch::new((2000..2500).map(put).collect())).unwrap();
     let stream = std::thread::scope(|scope| {
         let run = move || {
             let (mut image, mut piece) = (Vec::new(), Vec::new());

@@ -224,7 +224,7 @@ fn random_batch(step: u64, random: &mut Random) -> WriteBatch {
         ops.push((KEY, Op::Delete(old)));
     }
     ops.push((META, put("step", key(step))));
-    WriteBatch { ops }
+    WriteBatch::new(ops)
 }
 
 /// Works until the power goes; returns the states that a restart may find.

@@ -10,7 +10,7 @@ fn filled(disk: &MemDisk) -> (Backend, Model) {
         let mut ops: Vec<_> = (0..300).map(|i| (KEY, put(key(i), vec![9; 120]))).collect();
         ops.extend((0..50).map(|i| (KEY, Op::Delete(key(i * 3)))));
         ops.push((META, put("step", key(0))));
-        let batch = WriteBatch { ops };
+        let batch = WriteBatch::new(ops);
         backend.commit(&batch).unwrap();
         apply(&mut model, &batch);
     }

@@ -33,7 +33,7 @@ fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Op {
 }
 
 fn commit(backend: &Backend, ops: Vec<(TableId, Op)>) {
-    backend.commit(&WriteBatch { ops }).unwrap();
+    backend.commit(&WriteBatch::new(ops)).unwrap();
 }
 
 fn apply(model: &mut Model, batch: &WriteBatch) {
@@ -212,7 +212,7 @@ fn commits_go_on_between_the_steps_of_a_defragmentation_and_are_in_the_new_file(
     let key = |i: u32| Bytes::copy_from_slice(&i.to_be_bytes());
     let mut model = Model::new();
     let mut change = |ops: Vec<(TableId, Op)>| {
-        let batch = WriteBatch { ops };
+        let batch = WriteBatch::new(ops);
         backend.commit(&batch).unwrap();
         apply(&mut model, &batch);
     };
@@ -274,7 +274,12 @@ fn any_batch() -> impl Strategy<Value = WriteBatch> {
         let pair = |i: u16| (KEY, put(i.to_be_bytes().to_vec(), vec![7; 30]));
         (first..first + count).map(pair).collect()
     });
-    prop_oneof![vec((table, op), 0..40), ordered].prop_map(|ops| WriteBatch { ops })
+    let thinned = (0_u16..300, 1_u16..60, 1_usize..4).prop_map(|(first, count, step)| {
+        let delete = |i: u16| (KEY, Op::Delete(Bytes::copy_from_slice(&i.to_be_bytes())));
+        (first..first + count).step_by(step).map(delete).collect()
+    });
+    let ops = prop_oneof![vec((table, op), 0..40), ordered, thinned];
+    (ops, any::<bool>()).prop_map(|(ops, is_thinning)| WriteBatch { ops, is_thinning })
 }
 
 proptest! {
