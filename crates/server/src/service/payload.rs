@@ -50,6 +50,12 @@ impl Payload {
         })
     }
 
+    /// Takes a message that [`framed`] has encoded.
+    pub(super) fn framed(message: Bytes) -> Self {
+        let message_len = message.len() - FRAME_LEN;
+        Self { source: Source::Whole(Some(message)), message_len }
+    }
+
     /// Frames a message of exactly `len` bytes that `encode` writes.
     pub fn build(len: usize, encode: impl FnOnce(&mut BytesMut)) -> Self {
         if len > MESSAGE_BYTES_MAX {
@@ -125,6 +131,15 @@ impl Payload {
         }
         Ok(all.freeze().slice(FRAME_LEN..))
     }
+}
+
+/// Encodes `message`, which is far below the longest that may be sent, with its frame.
+pub(super) fn framed(message: &impl Message) -> Bytes {
+    let len = message.encoded_len();
+    let mut buffer = BytesMut::with_capacity(FRAME_LEN + len);
+    put_frame(&mut buffer, len);
+    message.encode(&mut buffer).expect("a growable buffer takes all");
+    buffer.freeze()
 }
 
 /// Writes the frame of a message of `len` bytes; a longer one than may be sent is never sent.

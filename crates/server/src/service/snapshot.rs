@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Services;
 use super::maintenance::storage_version;
-use super::payload::Payload;
+use super::payload::{Payload, framed};
 use super::stream::{Gone, Outbound};
 use crate::grpc::error;
 use crate::grpc::status::{Code, Status};
@@ -32,26 +32,21 @@ impl Services {
         self.applied_is_durable().await?;
         let _held = self.limits.answers.hold(2 * AHEAD_BYTES).await?;
         let reader = self.handle.reader().clone();
-        let mut image =
-            self.image_work(move || reader.snapshot()?.image().map_err(ImageError::from)).await?;
-        let mut remaining = image.len();
-        let mut digest = Sha256::new();
+        let mut making =
+            self.image_work(move || Ok(Making::new(reader.snapshot()?.image()?, version))).await?;
         loop {
-            // The image is lent to the threads piece by piece: a slow client holds no thread.
-            let (lent, mut bytes) = self.image_work(move || read_ahead(image)).await?;
-            image = lent;
-            if bytes.is_empty() {
+            // What is made is lent to the threads step by step: a slow client holds no thread.
+            let (lent, messages) = self.image_work(move || making.step()).await?;
+            making = lent;
+            for message in messages {
+                send(out, Payload::framed(message), UNREAD_MAX).await?;
+                // The serving thread has others to answer.
+                tokio::task::yield_now().await;
+            }
+            if making.is_complete {
                 break;
             }
-            while !bytes.is_empty() {
-                let blob = bytes.split_to(bytes.len().min(BLOB_BYTES));
-                remaining -= blob.len() as u64;
-                digest.update(&blob);
-                send(out, blob, remaining, &version, UNREAD_MAX).await?;
-            }
         }
-        let digest = Bytes::copy_from_slice(&digest.finalize());
-        send(out, digest, 0, &version, UNREAD_MAX).await?;
         self.metrics.disk.snapshot.observe(started.elapsed());
         Ok(())
     }
@@ -84,32 +79,65 @@ impl Services {
 }
 
 /// Sends one message, which the client has to take within `patience`.
-async fn send(
-    out: &mut impl Outbound,
-    blob: Bytes,
-    remaining_bytes: u64,
-    version: &str,
-    patience: Duration,
-) -> Result<(), Status> {
-    let response =
-        SnapshotResponse { header: None, remaining_bytes, blob, version: version.to_owned() };
-    match tokio::time::timeout(patience, out.send(Payload::of(&response))).await {
+async fn send(out: &mut impl Outbound, message: Payload, patience: Duration) -> Result<(), Status> {
+    match tokio::time::timeout(patience, out.send(message)).await {
         Ok(sent) => sent.map_err(|Gone| error::CANCELED),
         Err(_elapsed) => {
-            tracing::warn!(?patience, remaining_bytes, "ended a snapshot that nobody reads");
+            tracing::warn!(?patience, "ended a snapshot that nobody reads");
             Err(error::SNAPSHOT_UNREAD)
         }
     }
 }
 
-/// Makes the next pieces of the image, about [`AHEAD_BYTES`] of them; none at the end.
-fn read_ahead(mut image: Image) -> Result<(Image, Bytes), ImageError> {
-    let mut ahead = BytesMut::with_capacity(AHEAD_BYTES * 2);
-    let mut piece = Vec::new();
-    while ahead.len() < AHEAD_BYTES && image.next_piece(&mut piece)? {
-        ahead.extend_from_slice(&piece);
+/// A snapshot's messages on the way of being made, off the serving thread: the image, its sum and their encoding.
+#[derive(Debug)]
+struct Making {
+    image: Image,
+    digest: Sha256,
+    /// Bytes of the image that are not in a message yet.
+    remaining: u64,
+    version: String,
+    /// Room for a piece of the image.
+    piece: Vec<u8>,
+    is_complete: bool,
+}
+
+impl Making {
+    fn new(image: Image, version: String) -> Self {
+        let remaining = image.len();
+        let (digest, piece) = (Sha256::new(), Vec::new());
+        Self { image, digest, remaining, version, piece, is_complete: false }
     }
-    Ok((image, ahead.freeze()))
+
+    /// Makes the messages, framed, of about the next [`AHEAD_BYTES`]; behind the image's end, the last one with the sum.
+    fn step(mut self) -> Result<(Self, Vec<Bytes>), ImageError> {
+        let mut ahead = BytesMut::with_capacity(AHEAD_BYTES * 2);
+        while ahead.len() < AHEAD_BYTES && !self.is_complete {
+            if self.image.next_piece(&mut self.piece)? {
+                ahead.extend_from_slice(&self.piece);
+            } else {
+                self.is_complete = true;
+            }
+        }
+        self.digest.update(&ahead);
+        let mut ahead = ahead.freeze();
+        let mut messages = Vec::with_capacity(ahead.len() / BLOB_BYTES + 2);
+        while !ahead.is_empty() {
+            let blob = ahead.split_to(ahead.len().min(BLOB_BYTES));
+            self.remaining -= blob.len() as u64;
+            messages.push(self.message(blob));
+        }
+        if self.is_complete {
+            let digest = self.digest.finalize_reset();
+            messages.push(self.message(Bytes::copy_from_slice(&digest)));
+        }
+        Ok((self, messages))
+    }
+
+    fn message(&self, blob: Bytes) -> Bytes {
+        let version = self.version.clone();
+        framed(&SnapshotResponse { header: None, remaining_bytes: self.remaining, blob, version })
+    }
 }
 
 /// Why an image breaks off.
@@ -143,7 +171,9 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let patience = Duration::from_millis(20);
         runtime.expect("a runtime").block_on(async {
-            let sent = send(&mut Unread, Bytes::new(), 9, "3.7.0", patience).await;
+            let sent =
+                send(&mut Unread, Payload::framed(framed(&SnapshotResponse::default())), patience)
+                    .await;
             assert_eq!(sent, Err(error::SNAPSHOT_UNREAD));
         });
     }
