@@ -6,6 +6,7 @@
 
 mod alarm;
 mod apply;
+mod auth;
 mod backend_job;
 mod command;
 mod fault;
@@ -30,6 +31,7 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use auth::Auth;
 pub use backend_job::{BackendDone, BackendJob, Commit, CompactStep, Defragmentation, JobKind};
 pub use fault::{EntryFault, Fault, ReadError};
 pub use machine::{Applied, AppliedEntry, Machine, Options};

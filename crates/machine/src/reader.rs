@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use proto::etcdserverpb::{AlarmMember, AlarmType, RangeRequest, TxnRequest};
 
+use crate::auth::Auth;
 use crate::fault::ReadError;
 use crate::membership::Membership;
 use crate::mvcc::hash::{self, KeyValueHash};
@@ -68,6 +69,11 @@ impl Reader {
     /// Returns the membership as applied here.
     pub fn membership(&self) -> Arc<Membership> {
         self.shared.membership()
+    }
+
+    /// Returns what the store holds of authentication.
+    pub fn auth(&self) -> Auth {
+        self.shared.auth
     }
 
     /// Copies the alarms that are set: as many as anybody cared to set.

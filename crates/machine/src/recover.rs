@@ -12,6 +12,7 @@ use bytes::Bytes;
 use storage::backend::{self, Backend, Op, TableId};
 
 use crate::alarm::Alarms;
+use crate::auth::{Auth, ROOT};
 use crate::fault::Fault;
 use crate::lease::Lessor;
 use crate::machine::{Applied, Machine, Options};
@@ -42,7 +43,7 @@ pub(crate) struct Recovered {
 pub(crate) fn recover(backend: Backend, options: Options) -> Result<Machine, Fault> {
     let engine = backend.reader()?;
     let stored = Stored { engine: &engine };
-    let pending = stored.auth()?;
+    let (auth, pending) = stored.auth()?;
     let mut lessor = Lessor::new(options.lease.clone());
     let leases = stored.leases()?;
     #[cfg(feature = "planted-faults")]
@@ -73,7 +74,7 @@ pub(crate) fn recover(backend: Backend, options: Options) -> Result<Machine, Fau
         finished_compact,
     };
     drop(engine);
-    let shared = Shared::new(backend, records.state, options.cache_bytes);
+    let shared = Shared::new(backend, records.state, auth, options.cache_bytes);
     shared.set_current(current);
     shared.set_compacted(finished.max(scheduled));
     shared.set_finished_compaction(finished);
@@ -116,15 +117,18 @@ impl Stored<'_> {
 
     /// Refuses a store with authentication, which this release would not enforce. A fresh store
     /// gets its first auth revision.
-    fn auth(&self) -> Result<Vec<(TableId, Op)>, Fault> {
+    fn auth(&self) -> Result<(Auth, Vec<(TableId, Op)>), Fault> {
         if self.engine.get(schema::AUTH, schema::AUTH_ENABLED)?.as_deref() == Some(&[1]) {
             return Err(Fault::AuthUnsupported);
         }
-        if self.number(schema::AUTH, schema::AUTH_REVISION)?.is_some() {
-            return Ok(vec![]);
+        let has_root = self.engine.get(schema::AUTH_USERS, ROOT)?.is_some();
+        if let Some(revision) = self.number(schema::AUTH, schema::AUTH_REVISION)? {
+            return Ok((Auth { revision, has_root }, vec![]));
         }
+        let auth = Auth { revision: 1, has_root };
         let key = Bytes::from_static(schema::AUTH_REVISION);
-        Ok(vec![(schema::AUTH, Op::Put(key, schema::number_value(1)))])
+        let value = schema::number_value(auth.revision);
+        Ok((auth, vec![(schema::AUTH, Op::Put(key, value))]))
     }
 
     fn leases(&self) -> Result<Vec<proto::leasepb::Lease>, Fault> {

@@ -7,6 +7,7 @@ pub mod body;
 pub mod call;
 pub mod coalesce;
 pub mod connection;
+pub mod encoding;
 pub mod error;
 pub mod guard;
 pub mod message;

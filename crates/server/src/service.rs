@@ -27,6 +27,7 @@ use slow::{Call, Content};
 use stream::{Inbound, Outbound};
 
 pub mod answer;
+mod auth;
 mod caller;
 pub mod check;
 mod cluster;
@@ -216,16 +217,16 @@ impl Services {
             Method::Proclaim => self.proclaim(decode(message)?).await,
             Method::Leader => self.leader(decode(message)?).await,
             Method::Resign => self.resign(decode(message)?).await,
+            Method::AuthEnable => self.auth_enable(decode(message)?).await,
+            Method::AuthDisable => self.auth_disable(decode(message)?).await,
+            Method::AuthStatus => self.auth_status(decode(message)?).await,
+            Method::Authenticate => self.authenticate(decode(message)?).await,
             Method::HealthCheck => health::check(&decode(message)?),
             Method::HealthList => Ok(health::list()),
             Method::MemberAdd
             | Method::MemberRemove
             | Method::MemberUpdate
             | Method::MemberPromote
-            | Method::AuthEnable
-            | Method::AuthDisable
-            | Method::AuthStatus
-            | Method::Authenticate
             | Method::UserAdd
             | Method::UserGet
             | Method::UserList

@@ -17,6 +17,7 @@ use super::hash::StoredHashes;
 use super::key_index::KeyIndex;
 use super::tail::Tail;
 use crate::alarm::Alarms;
+use crate::auth::Auth;
 use crate::fault::{Fault, ReadError};
 use crate::membership::Membership;
 use crate::stats::Counters;
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) cache: ValueCache,
     pub(crate) hashes: Mutex<StoredHashes>,
     pub(crate) counters: Counters,
+    pub(crate) auth: Auth,
     current: AtomicI64,
     compacted: AtomicI64,
     /// Bytes of all records that no compaction has removed, in tail and engine.
@@ -53,13 +55,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(backend: Backend, state: State, cache_bytes: u64) -> Self {
+    pub(crate) fn new(backend: Backend, state: State, auth: Auth, cache_bytes: u64) -> Self {
         Self {
             backend,
             state: RwLock::new(state),
             cache: ValueCache::new(cache_bytes),
             hashes: Mutex::default(),
             counters: Counters::default(),
+            auth,
             current: AtomicI64::new(1),
             compacted: AtomicI64::new(-1),
             live_bytes: AtomicU64::new(0),

@@ -1,11 +1,14 @@
 //! Calls that no client library makes, and how they are answered: as etcd does, without harm.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::{HeaderMap, Request};
 use prost::Message;
-use proto::etcdserverpb::{PutRequest, RequestOp, TxnRequest, request_op};
+use proto::etcdserverpb::{AuthenticateRequest, PutRequest, RequestOp, TxnRequest, request_op};
 use tokio::net::TcpStream;
 
 use crate::bystander::unharmed;
@@ -97,6 +100,53 @@ async fn what_is_not_a_known_call_is_refused_by_name() {
         encoded.is(12, "grpc: Decompressor is not installed for grpc-encoding \"snappy\""),
         "{encoded:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_may_be_compressed_with_gzip() {
+    let server = Setup::new().start();
+    let request = PutRequest { key: "a".into(), value: "b".into(), ..Default::default() };
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(&request.encode_to_vec()).expect("a vector takes all");
+    let mut compressed = message(&encoder.finish().expect("a vector takes all"));
+    compressed[0] = 1;
+    let gzip = ("grpc-encoding", "gzip");
+    let taken = ask(server.address(), PUT, &[GRPC, gzip], &compressed).await;
+    assert!(taken.is(0, ""), "{taken:?}");
+    let client = Client::connect(&server).await;
+    assert_eq!(client.get("a").await.expect("readable").as_deref(), Some(&b"b"[..]));
+    let unannounced = ask(server.address(), PUT, &[GRPC], &compressed).await;
+    let text = "grpc: compressed flag set with identity or empty encoding";
+    assert!(unannounced.is(13, text), "{unannounced:?}");
+    let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
+    for _ in 0..16 {
+        bomb.write_all(&vec![0; 1 << 20]).expect("a vector takes all");
+    }
+    let mut bomb = message(&bomb.finish().expect("a vector takes all"));
+    bomb[0] = 1;
+    let refused = ask(server.address(), PUT, &[GRPC, gzip], &bomb).await;
+    let text = "grpc: received message after decompression larger than max 2097152";
+    assert!(refused.is(8, text), "{refused:?}");
+}
+
+/// Clients that are given a user and a password ask for a token first, and go on without when this is the answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authentication_is_off_and_says_so() {
+    let server = Setup::new().start();
+    let ask = async |method: &str, body: &[u8]| {
+        let path = format!("/etcdserverpb.Auth/{method}");
+        ask(server.address(), &path, &[GRPC], &message(body)).await
+    };
+    let credentials = AuthenticateRequest { name: "u".into(), password: "p".into() };
+    let refused = ask("Authenticate", &credentials.encode_to_vec()).await;
+    assert!(refused.is(9, "etcdserver: authentication is not enabled"), "{refused:?}");
+    let refused = ask("AuthEnable", b"").await;
+    assert!(refused.is(9, "etcdserver: root user does not exist"), "{refused:?}");
+    assert!(ask("AuthDisable", b"").await.is(0, ""));
+    assert!(ask("AuthStatus", b"").await.is(0, ""));
+    let body = http1::post(server.address(), "/v3/auth/status", "{}").await;
+    let status = body.json();
+    assert_eq!((&status["authRevision"], status.get("enabled")), (&"1".into(), None), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,6 +16,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 
 use super::body::Body;
+use super::encoding::Encoding;
 use super::error;
 use super::message::{Ended, MessageReader, MessageWriter};
 use super::method::{Kind, Method};
@@ -58,11 +59,9 @@ pub fn begin(
         }
     };
     services.metrics().grpc.started(method);
-    let limits = services.limits();
-    let reader = MessageReader::new(body, limits.message_bytes_max, limits.incomplete.share());
     let open = Open::read(&head.headers, remote);
     let mut call = Call { services, method, respond, answered, started };
-    let Open { timeout, caller } = match open {
+    let Open { encoding, timeout, caller } = match open {
         Ok(open) => open,
         Err(status) => {
             call.end(Err(status));
@@ -70,6 +69,9 @@ pub fn begin(
         }
     };
     let deadline = timeout.map(|timeout| started + timeout);
+    let limits = call.services.limits();
+    let reader =
+        MessageReader::new(body, encoding, limits.message_bytes_max, limits.incomplete.share());
     Some(match method.kind() {
         Kind::Unary => Box::pin(call.unary(deadline, caller, reader)),
         Kind::ServerStream => Box::pin(call.server_stream(deadline, caller, reader)),
@@ -264,23 +266,16 @@ impl Outbound for LazyWriter<'_> {
 
 /// What the request headers say about a call.
 struct Open {
+    encoding: Encoding,
     timeout: Option<Duration>,
     caller: Caller,
 }
 
 impl Open {
     fn read(headers: &HeaderMap, remote: Remote) -> Result<Self, Status> {
-        if let Some(encoding) = headers.get("grpc-encoding")
-            && encoding != "identity"
-        {
-            let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
-            return Err(Status::new(
-                Code::Unimplemented,
-                format!("grpc: Decompressor is not installed for grpc-encoding {encoding:?}"),
-            ));
-        }
+        let encoding = Encoding::of(headers)?;
         let timeout = headers.get("grpc-timeout").map(parse_timeout).transpose()?;
-        Ok(Self { timeout, caller: Caller::from_headers(headers, remote)? })
+        Ok(Self { encoding, timeout, caller: Caller::from_headers(headers, remote)? })
     }
 }
 

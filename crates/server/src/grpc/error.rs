@@ -66,6 +66,10 @@ table! {
     NO_ANSWER_ROOM = ResourceExhausted, "no memory for the answer (--answer-memory-bytes): try again, or ask for less with a limit or a smaller range";
     /// A snapshot stream of which the client takes nothing. etcd waits without end.
     SNAPSHOT_UNREAD = Aborted, "the snapshot was not read for a minute: it is ended, because an open one keeps freed space from being used";
+    /// Authentication cannot be switched on without its first user.
+    ROOT_USER_NOT_EXIST = FailedPrecondition, "etcdserver: root user does not exist";
+    /// A token was asked for where none is needed.
+    AUTH_NOT_ENABLED = FailedPrecondition, "etcdserver: authentication is not enabled";
     /// No leader is known.
     NO_LEADER = Unavailable, "etcdserver: no leader";
     /// Only the leader can do this.
@@ -184,6 +188,6 @@ mod tests {
     fn texts_are_unique_and_name_their_origin() {
         let texts: BTreeSet<_> = ROWS.iter().map(|(_, text)| *text).collect();
         assert_eq!(texts.len(), ROWS.len());
-        assert_eq!(ROWS.iter().filter(|(_, text)| text.starts_with("etcdserver: ")).count(), 38);
+        assert_eq!(ROWS.iter().filter(|(_, text)| text.starts_with("etcdserver: ")).count(), 40);
     }
 }

@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use h2::SendStream;
 
 use super::body::Body;
+use super::encoding::Encoding;
 use super::error;
 use super::status::{Code, Status};
 use crate::incomplete::Share;
@@ -21,6 +22,7 @@ pub struct MessageReader {
     body: Body,
     /// What has arrived and is not consumed; at most one message and one DATA frame.
     buffer: BytesMut,
+    encoding: Encoding,
     message_bytes_max: usize,
     /// Room for `buffer` while what it begins is not complete.
     share: Share,
@@ -28,9 +30,10 @@ pub struct MessageReader {
 }
 
 impl MessageReader {
-    /// Reads from `body`, refusing messages above `message_bytes_max`, and those that `share` has no room for.
-    pub fn new(body: Body, message_bytes_max: usize, share: Share) -> Self {
-        Self { body, buffer: BytesMut::new(), message_bytes_max, share, ended: false }
+    /// Reads from `body`, whose messages may be compressed with `encoding`, refusing messages above `message_bytes_max`, and those that `share` has no room for.
+    pub fn new(body: Body, encoding: Encoding, message_bytes_max: usize, share: Share) -> Self {
+        let buffer = BytesMut::new();
+        Self { body, buffer, encoding, message_bytes_max, share, ended: false }
     }
 
     /// Reads the one message of a unary or server-streaming request.
@@ -73,12 +76,16 @@ impl MessageReader {
 
     fn take_buffered(&mut self) -> Result<Option<Bytes>, Status> {
         let Some((flag, len)) = frame_of(&self.buffer) else { return Ok(None) };
-        check_frame(flag, len, self.message_bytes_max)?;
+        let is_compressed = check_frame(flag, len, self.message_bytes_max)?;
         if self.buffer.len() < FRAME_LEN + len {
             return Ok(None);
         }
         self.buffer.advance(FRAME_LEN);
-        Ok(Some(self.buffer.split_to(len).freeze()))
+        let message = self.buffer.split_to(len);
+        if is_compressed {
+            return self.encoding.decode(&message, self.message_bytes_max).map(Some);
+        }
+        Ok(Some(message.freeze()))
     }
 }
 
@@ -109,26 +116,16 @@ fn frame_of(data: &[u8]) -> Option<(u8, usize)> {
     Some((flag, u32::from_be_bytes([a, b, c, d]) as usize))
 }
 
-fn check_frame(flag: u8, len: usize, max: usize) -> Result<(), Status> {
-    match flag {
-        0 => {}
-        1 => {
-            return Err(Status::fixed(
-                Code::Internal,
-                "grpc: compressed flag set with identity or empty encoding",
-            ));
-        }
-        other => {
-            return Err(Status::new(
-                Code::Internal,
-                format!("grpc: received unexpected payload format {other}"),
-            ));
-        }
+/// Tells whether the message is compressed.
+fn check_frame(flag: u8, len: usize, max: usize) -> Result<bool, Status> {
+    if flag > 1 {
+        let text = format!("grpc: received unexpected payload format {flag}");
+        return Err(Status::new(Code::Internal, text));
     }
     if len > max {
         return Err(error::message_too_large(len, max));
     }
-    Ok(())
+    Ok(flag == 1)
 }
 
 /// Why a message was not sent to its end.
@@ -236,11 +233,11 @@ mod tests {
 
     #[test]
     fn frames_are_refused_as_grpc_go_does() {
-        assert_eq!(check_frame(0, 10, 10), Ok(()));
+        assert_eq!(check_frame(0, 10, 10), Ok(false));
         let status = check_frame(0, 11, 10).expect_err("too large");
         assert_eq!(status.code, Code::ResourceExhausted);
         assert_eq!(status.message, "grpc: received message larger than max (11 vs. 10)");
-        assert_eq!(check_frame(1, 1, 10).expect_err("compressed").code, Code::Internal);
+        assert_eq!(check_frame(1, 10, 10), Ok(true));
         assert_eq!(check_frame(7, 1, 10).expect_err("unknown flag").code, Code::Internal);
     }
 }

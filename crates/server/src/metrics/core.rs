@@ -141,6 +141,9 @@ const FIGURES: &[(Kind, &str, &str, Read)] = &[
         "Total number of db keys compacted.",
         |r| r.stats.compacted_records as f64,
     ),
+    (Gauge, "etcd_debugging_auth_revision", "The current revision of auth store.", |r| {
+        r.services.handle().reader().auth().revision as f64
+    }),
     (Gauge, "etcd_debugging_mvcc_current_revision", "The current revision of store.", |r| {
         r.stats.current_revision as f64
     }),

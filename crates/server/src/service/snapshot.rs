@@ -32,8 +32,9 @@ impl Services {
         self.applied_is_durable().await?;
         let _held = self.limits.answers.hold(2 * AHEAD_BYTES).await?;
         let reader = self.handle.reader().clone();
-        let mut making =
-            self.image_work(move || Ok(Making::new(reader.snapshot()?.image()?, version))).await?;
+        let mut making = self
+            .image_work(move || Ok(Box::new(Making::new(reader.snapshot()?.image()?, version))))
+            .await?;
         loop {
             // What is made is lent to the threads step by step: a slow client holds no thread.
             let (lent, messages) = self.image_work(move || making.step()).await?;
@@ -110,7 +111,7 @@ impl Making {
     }
 
     /// Makes the messages, framed, of about the next [`AHEAD_BYTES`]; behind the image's end, the last one with the sum.
-    fn step(mut self) -> Result<(Self, Vec<Bytes>), ImageError> {
+    fn step(mut self: Box<Self>) -> Result<(Box<Self>, Vec<Bytes>), ImageError> {
         let mut ahead = BytesMut::with_capacity(AHEAD_BYTES * 2);
         while ahead.len() < AHEAD_BYTES && !self.is_complete {
             if self.image.next_piece(&mut self.piece)? {
