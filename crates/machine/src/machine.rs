@@ -13,6 +13,7 @@ use proto::raftpb;
 use storage::backend::{Backend, DefragmentFault, Op, TableId};
 
 use crate::backend_job::{BackendDone, BackendJob, Commit, CompactStep, Defragmentation, Done};
+use crate::command;
 use crate::fault::{EntryFault, Fault};
 use crate::lease::{self, Lessor};
 use crate::membership::{self, Membership, MembershipChange, Verdict, Version};
@@ -23,10 +24,10 @@ use crate::mvcc::txn::Replies;
 use crate::outcome::{Outcome, Reply};
 use crate::quota::Quota;
 use crate::reader::Reader;
+use crate::recover::{self, Conveyor};
 use crate::request_kind::RequestKind;
 use crate::schema::{self, ConfState};
 use crate::watch::EventBatch;
-use crate::{command, recover};
 
 /// How a machine is set up. What says so must be equal on all members of a cluster.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub struct Options {
     pub server_version: Version,
     /// Leases; the minimum ttl must be equal on all members.
     pub lease: lease::Options,
+    /// How a restart reads keys and builds their index; what is built is the same with any.
+    pub convey: Conveyor,
 }
 
 impl Default for Options {
@@ -57,6 +60,7 @@ impl Default for Options {
             learners_max: 1,
             server_version: Version::new(3, 7, 1),
             lease: lease::Options::default(),
+            convey: recover::one_by_one,
         }
     }
 }

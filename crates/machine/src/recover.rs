@@ -1,7 +1,8 @@
 //! From the backend to a machine: what a restart does.
 //!
 //! The key bucket is streamed once, in revision order, into the key index; leases come first, so
-//! that keys can be attached to them. Revisions never go down: the current one is the highest of
+//! that keys can be attached to them. Reading and building take about as long as each other, and
+//! most of a start: a [`Conveyor`] from above may put them side by side. Revisions never go down: the current one is the highest of
 //! what the records, and the marks of compactions that may have removed records, say.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,6 +23,7 @@ use crate::mvcc::history::decode_key;
 use crate::mvcc::key_index::Restored;
 use crate::mvcc::range::decode;
 use crate::mvcc::record::KeyValue;
+use crate::mvcc::revision::Revision;
 use crate::mvcc::shared::{Shared, State};
 use crate::mvcc::store::stored_bytes;
 use crate::schema::{self, ConfState};
@@ -52,7 +54,7 @@ pub(crate) fn recover(backend: Backend, options: Options) -> Result<Machine, Fau
         leases.into_iter().skip(usize::from(forgets))
     };
     lessor.recover(leases);
-    let records = stored.records(&mut lessor)?;
+    let records = stored.records(&mut lessor, options.convey)?;
     let scheduled_compact = stored.compact_mark(schema::SCHEDULED_COMPACT)?;
     let finished_compact = stored.compact_mark(schema::FINISHED_COMPACT)?;
     let finished = finished_compact.unwrap_or(-1);
@@ -197,39 +199,127 @@ impl Stored<'_> {
         Ok(Some(decode_key(&value)?.0.main))
     }
 
-    fn records(&self, lessor: &mut Lessor) -> Result<Records, Fault> {
+    fn records(&self, lessor: &mut Lessor, convey: Conveyor) -> Result<Records, Fault> {
         let mut records = Records::default();
-        let mut result = Ok(());
-        self.engine.scan(schema::KEY, .., |key, record| {
-            result = records.restore(key, record, lessor);
-            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        result.map(|()| records)
+        let (mut scanned, mut built) = (Ok(()), Ok(()));
+        let mut build = |changes: Changes| {
+            built = records.restore(&changes, lessor);
+            proceed_if(built.is_ok())
+        };
+        convey(&mut |belt| scanned = self.scan(belt), &mut build);
+        // What was built comes before what was still to be read.
+        built.and(scanned).map(|()| records)
+    }
+
+    /// Puts the key bucket onto `belt`, until it breaks.
+    fn scan(&self, belt: &mut Belt<'_>) -> Result<(), Fault> {
+        let mut changes = Changes::default();
+        let mut fault = None;
+        let mut go_on = ControlFlow::Continue(());
+        let scanned = self.engine.scan(schema::KEY, .., |key, record| {
+            if let Err(wrong) = changes.add(key, record) {
+                fault = Some(wrong);
+                return ControlFlow::Break(());
+            }
+            if changes.is_full() {
+                go_on = belt(std::mem::take(&mut changes));
+            }
+            go_on
+        });
+        if go_on.is_continue() {
+            // Also after a fault: it must not hide an earlier one.
+            let _end = belt(changes);
+        }
+        scanned?;
+        fault.map_or(Ok(()), Err)
+    }
+}
+
+fn proceed_if(is_well: bool) -> ControlFlow<()> {
+    if is_well { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+}
+
+/// Runs the two halves of a restart's longest part: calls the first with what takes its pieces, and the second with each
+/// of them, in order, until either says that it is enough. [`one_by_one`] does; the shell has threads to do better.
+pub type Conveyor =
+    fn(&mut dyn FnMut(&mut Belt<'_>), &mut (dyn FnMut(Changes) -> ControlFlow<()> + Send));
+
+/// What takes pieces, until it says that it is enough.
+pub type Belt<'a> = dyn FnMut(Changes) -> ControlFlow<()> + 'a;
+
+/// The [`Conveyor`] that does everything on the calling thread.
+pub fn one_by_one(
+    read: &mut dyn FnMut(&mut Belt<'_>),
+    build: &mut (dyn FnMut(Changes) -> ControlFlow<()> + Send),
+) {
+    read(build);
+}
+
+/// Some changes of keys as the key bucket has them, in order, without values.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// All keys, one behind the other.
+    keys: Vec<u8>,
+    list: Vec<StoredChange>,
+    /// What they add to the live bytes.
+    live_bytes: u64,
+}
+
+#[derive(Debug)]
+struct StoredChange {
+    key_len: usize,
+    revision: Revision,
+    created: i64,
+    version: i64,
+    lease: i64,
+    tombstone: bool,
+}
+
+impl Changes {
+    /// Changes and bytes of keys from which a piece is full: large enough that handing it over costs nothing.
+    const CHANGES_MAX: usize = 2048;
+    const KEY_BYTES_MAX: usize = 128 << 10;
+
+    fn is_full(&self) -> bool {
+        self.list.len() >= Self::CHANGES_MAX || self.keys.len() >= Self::KEY_BYTES_MAX
+    }
+
+    fn add(&mut self, key: &[u8], record: &[u8]) -> Result<(), Fault> {
+        let (revision, tombstone) = decode_key(key)?;
+        let KeyValue { key, create_revision: created, version, lease, .. } = decode(record)?;
+        self.keys.extend_from_slice(key);
+        let key_len = key.len();
+        self.list.push(StoredChange { key_len, revision, created, version, lease, tombstone });
+        self.live_bytes += stored_bytes(record, tombstone);
+        Ok(())
     }
 }
 
 impl Records {
-    fn restore(&mut self, key: &[u8], record: &[u8], lessor: &mut Lessor) -> Result<(), Fault> {
-        let (revision, tombstone) = decode_key(key)?;
-        let fields = decode(record)?;
-        let KeyValue { key, create_revision: created, version, .. } = fields;
-        self.state
-            .index
-            .restore(Restored { key, revision, created, version, tombstone })
-            .map_err(|error| damaged(schema::KEY, &error.to_string()))?;
-        self.newest = revision.main;
-        self.live_bytes += stored_bytes(record, tombstone);
-        if !lessor.is_empty() {
-            attach(lessor, &fields);
+    fn restore(&mut self, changes: &Changes, lessor: &mut Lessor) -> Result<(), Fault> {
+        let mut keys = &changes.keys[..];
+        for change in &changes.list {
+            let StoredChange { key_len, revision, created, version, lease, tombstone } = *change;
+            let (key, rest) = keys.split_at(key_len);
+            keys = rest;
+            self.state
+                .index
+                .restore(Restored { key, revision, created, version, tombstone })
+                .map_err(|error| damaged(schema::KEY, &error.to_string()))?;
+            self.newest = revision.main;
+            if !lessor.is_empty() {
+                attach(lessor, key, lease);
+            }
         }
+        self.live_bytes += changes.live_bytes;
         Ok(())
     }
 }
 
 /// Attaches a key as its record says. The lease of an old record may be gone.
-fn attach(lessor: &mut Lessor, fields: &KeyValue<'_>) {
-    if fields.lease == 0 || lessor.attach(fields.lease, fields.key).is_err() {
-        lessor.detach(fields.key);
+fn attach(lessor: &mut Lessor, key: &[u8], lease: i64) {
+    if lease == 0 || lessor.attach(lease, key).is_err() {
+        lessor.detach(key);
     }
 }
 

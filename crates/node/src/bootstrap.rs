@@ -186,13 +186,12 @@ fn recover(
     machine: &Machine,
 ) -> Result<Log, StartError> {
     let applied = machine.applied().index;
-    let marks = wal::snapshot_marks(&**disk, dir)?;
-    let newest = marks.iter().map(|mark| mark.index).max().unwrap_or(0);
+    let start = wal::newest_snapshot_mark(&**disk, dir)?.unwrap_or_default();
+    let newest = start.index;
     if newest > applied {
         let what = format!("it holds entries up to {applied}, but the log begins at {newest}");
         return Err(Fault::unusable(database, what, REMEDY).into());
     }
-    let start = marks.iter().max_by_key(|mark| mark.index).cloned().unwrap_or_default();
     let (mut wal, recovered) =
         Wal::recover_with(Arc::clone(disk), dir, wal::Start::from(&start), config.wal)?;
     if let Some(repair) = &recovered.repaired {

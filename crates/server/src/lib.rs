@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod priority;
 pub mod process;
 mod redact;
+mod restart;
 pub mod room;
 pub mod serve;
 pub mod service;

@@ -9,6 +9,7 @@ use node::{AutoCompaction, Bootstrap, InitialMember, RaftConfig, SnapshotConfig}
 
 use crate::config::{self, BootstrapError, Config, Feature, texts};
 use crate::incomplete::{Budget, INCOMPLETE_BYTES_MAX};
+use crate::restart;
 use crate::room::Room;
 use crate::service::Limits;
 
@@ -119,6 +120,7 @@ fn machine(config: &Config) -> machine::Options {
             revoke_retry: config.raft.request_timeout(),
             checkpoints: config.features.is_enabled(Feature::LeaseCheckpoint),
         },
+        convey: restart::side_by_side,
     }
 }
 

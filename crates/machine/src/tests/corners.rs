@@ -162,6 +162,41 @@ fn the_revision_never_goes_below_what_was_compacted() {
     assert_eq!(machine.reader().compact_revision(), 9);
 }
 
+/// More changes than are handed over at once, and keys larger than that.
+#[test]
+fn a_restart_builds_what_was_there_of_many_pieces() {
+    let mut lab = Lab::new(Options::default());
+    let grant = Some(pb::LeaseGrantRequest { ttl: 100, id: 7 });
+    lab.apply(pb::InternalRaftRequest { lease_grant: grant, ..Default::default() });
+    for number in 0..7000 {
+        let padding = if number % 500 == 0 { 200_000 } else { 0 };
+        let key = format!("{:08}{}", number % 5000, "k".repeat(padding)).into();
+        let lease = if number % 3 == 0 { 7 } else { 0 };
+        lab.apply(lab::put(pb::PutRequest { key, lease, ..Default::default() }));
+        if number % 7 == 0 {
+            let key = format!("{:08}", number / 2).into();
+            lab.apply(lab::delete(pb::DeleteRangeRequest { key, ..Default::default() }));
+        }
+    }
+    lab.commit();
+    let state = |machine: &Machine| {
+        let reader = machine.reader();
+        let all = pb::RangeRequest {
+            key: Bytes::from_static(&[0]),
+            range_end: Bytes::from_static(&[0]),
+            keys_only: true,
+            ..Default::default()
+        };
+        let (_, found) = reader.range(&all).unwrap();
+        let attached = machine.lessor().keys(7).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        (reader.hash_kv(0).unwrap(), format!("{found:?}"), attached, reader.sizes())
+    };
+    let before = state(&lab.machine);
+    assert!(before.2.len() > 1000);
+    let machine = Machine::recover(lab.backend, lab.options).unwrap();
+    assert_eq!(state(&machine), before);
+}
+
 #[test]
 fn what_cannot_be_read_back_is_a_fault_that_names_its_bucket() {
     for (table, key, value) in [

@@ -29,7 +29,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-pub use read_back::{read_entries, snapshot_marks};
+pub use read_back::{newest_snapshot_mark, read_entries, snapshot_marks};
 pub use recover::{Recovered, Repair};
 
 use record::Encoder;

@@ -13,27 +13,69 @@ use crate::disk::Disk;
 use crate::fault::Fault;
 use crate::length;
 
+const NO_LOG_REMEDY: &str =
+    "check the configured log directory, or start with an empty data directory";
+
 /// Reads the marks of all snapshots that can be started from, oldest first: those that the log says are committed.
 /// A later mark belongs to a snapshot whose installation did not finish.
 pub fn snapshot_marks(disk: &dyn Disk, dir: &Path) -> Result<Vec<walpb::Snapshot>, Fault> {
-    let names = segment::list(disk, dir)?;
-    let segments = open_all(disk, dir, segment::newest_run(&names))?;
-    if segments.is_empty() {
-        let remedy = "check the configured log directory, or start with an empty data directory";
-        return Err(Fault::unusable(dir, "it holds no log", remedy));
-    }
-    let mut reader = Reader::new(&segments)?;
-    let mut marks = Vec::new();
-    let mut commit = 0;
-    while let Next::Record(record) = reader.next()? {
-        match record {
-            Record::Snapshot(mark) => marks.push(mark),
-            Record::State(state) => commit = state.commit,
-            Record::Metadata(_) | Record::Entry(_) | Record::Checksum(_) => {}
+    let segments = newest_segments(disk, dir)?;
+    Ok(Marks::read(&segments)?.committed())
+}
+
+/// Reads the newest of [`snapshot_marks`], and no more of the log than it takes to find it.
+///
+/// A start needs nothing of what lies before, so nothing of that is read or judged: a log of five segments takes as
+/// long to look through as a log of one.
+pub fn newest_snapshot_mark(disk: &dyn Disk, dir: &Path) -> Result<Option<walpb::Snapshot>, Fault> {
+    let segments = newest_segments(disk, dir)?;
+    for first in (0..segments.len()).rev() {
+        // Marks go up. Each segment begins with the hard state; without one nothing is known to be committed.
+        let mut marks = Marks::read(&segments[first..])?.committed();
+        if let Some(newest) = marks.pop() {
+            return Ok(Some(newest));
         }
     }
-    marks.retain(|mark| mark.index <= commit);
-    Ok(marks)
+    Ok(None)
+}
+
+/// What a part of a log says of snapshots.
+#[derive(Default)]
+struct Marks {
+    marks: Vec<walpb::Snapshot>,
+    commit: u64,
+}
+
+impl Marks {
+    fn read(segments: &[Segment]) -> Result<Self, Fault> {
+        let mut reader = Reader::new(segments)?;
+        let mut found = Self::default();
+        while let Next::Record(record) = reader.next()? {
+            match record {
+                Record::Snapshot(mark) => found.marks.push(mark),
+                Record::State(state) => found.commit = state.commit,
+                Record::Metadata(_) | Record::Entry(_) | Record::Checksum(_) => {}
+            }
+        }
+        Ok(found)
+    }
+
+    fn committed(self) -> Vec<walpb::Snapshot> {
+        let Self { mut marks, commit } = self;
+        marks.retain(|mark| mark.index <= commit);
+        marks
+    }
+}
+
+fn newest_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Segment>, Fault> {
+    let names = segment::list(disk, dir)?;
+    let run = segment::newest_run(&names).iter();
+    let segments =
+        run.map(|name| Segment::open(disk, dir, *name)).collect::<Result<Vec<_>, _>>()?;
+    if segments.is_empty() {
+        return Err(Fault::unusable(dir, "it holds no log", NO_LOG_REMEDY));
+    }
+    Ok(segments)
 }
 
 /// Reads committed entries with indexes in `range`, at most about `bytes_max` of them by encoded size, but at least one.
@@ -70,10 +112,6 @@ pub fn read_entries(
         }
     }
     Ok(wanted.entries)
-}
-
-fn open_all(disk: &dyn Disk, dir: &Path, names: &[segment::Name]) -> Result<Vec<Segment>, Fault> {
-    names.iter().map(|name| Segment::open(disk, dir, *name)).collect()
 }
 
 struct Wanted {

@@ -11,7 +11,7 @@ use proto::{raftpb, walpb};
 use super::super::reader::{Next, Reader};
 use super::super::record::Record;
 use super::super::segment::{self, Segment};
-use super::super::{Recovered, Start, Wal, read_entries, snapshot_marks};
+use super::super::{Recovered, Start, Wal, newest_snapshot_mark, read_entries, snapshot_marks};
 use super::{IDENTITY, SMALL, disk, entry};
 use crate::disk::Disk;
 use crate::fault::Fault;
@@ -184,9 +184,12 @@ impl Script {
         match verb {
             "stats" => write!(output, "{:?}", self.wal()?.stats())?,
             "marks" => {
-                for mark in snapshot_marks(&OsDisk, &self.dir())? {
+                let marks = snapshot_marks(&OsDisk, &self.dir())?;
+                for mark in &marks {
                     writeln!(output, "{}@{}", mark.index, mark.term)?;
                 }
+                let newest = newest_snapshot_mark(&OsDisk, &self.dir())?;
+                assert_eq!(newest.as_ref(), marks.last(), "the newest, read from behind");
             }
             "read" => {
                 let range = next(args)?..next(args)?;
