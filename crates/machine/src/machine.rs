@@ -38,7 +38,7 @@ pub struct Options {
     pub tail_bytes_max: usize,
     /// The space quota as configured ([`Quota::new`]).
     pub quota_bytes: i64,
-    /// Records that one step of a compaction visits.
+    /// Records that one step of a compaction visits: few steps cost less, each being a commit, but others wait for one.
     pub compaction_batch: usize,
     /// Learners that a cluster may have. Must be equal on all members.
     pub learners_max: usize,
@@ -56,7 +56,7 @@ impl Default for Options {
             cache_bytes: 32 << 20,
             tail_bytes_max: 64 << 20,
             quota_bytes: 0,
-            compaction_batch: 1000,
+            compaction_batch: 8192,
             learners_max: 1,
             server_version: Version::new(3, 7, 1),
             lease: lease::Options::default(),

@@ -1,8 +1,9 @@
 //! When the backend thread gets work.
 //!
 //! Commits are gathered: one follows another only after a pause, or when enough has gathered, or when something waits
-//! for what it makes durable. Steps of a compaction are spaced, so that commits and reads get their turn. A defragmentation
-//! has one step under way at a time, and a commit that is due comes before the next.
+//! for what it makes durable. Steps of a compaction and of a defragmentation are spaced, so that commits and reads get their
+//! turn: back to back, they would take a processor until they are done. A defragmentation has one step under way at a time,
+//! and a commit that is due comes before the next.
 
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ pub(crate) struct BackendPace {
     config: BackendConfig,
     last_commit: Now,
     is_commit_wanted: bool,
-    steps_per_tick: u32,
-    steps_left: u32,
+    compact_steps: Ration,
+    defragment_steps: Ration,
     /// Who waits for the defragmentation under way; nobody while there is none.
     defragmenting: Vec<Token>,
     /// Whether a step of it is under way.
@@ -32,16 +33,14 @@ pub(crate) struct BackendPace {
 
 impl BackendPace {
     pub(crate) fn new(config: BackendConfig, tick: Duration) -> Self {
-        // Time passes in ticks only: so many steps go back to back as would fit between two ticks with their pauses.
-        let steps = tick.as_nanos().checked_div(config.compaction_pause.as_nanos());
-        let steps_per_tick =
-            steps.map_or(u32::MAX, |steps| u32::try_from(steps).unwrap_or(u32::MAX).max(1));
+        let compact_steps = Ration::new(tick, config.compaction_pause);
+        let defragment_steps = Ration::new(tick, config.defragment_pause);
         Self {
             config,
             last_commit: Now::default(),
             is_commit_wanted: false,
-            steps_per_tick,
-            steps_left: steps_per_tick,
+            compact_steps,
+            defragment_steps,
             defragmenting: Vec::new(),
             is_stepping: false,
             defragment_next: Vec::new(),
@@ -64,7 +63,8 @@ impl BackendPace {
 
     /// Lets a tick pass.
     pub(crate) fn tick(&mut self) {
-        self.steps_left = self.steps_per_tick;
+        self.compact_steps.refill();
+        self.defragment_steps.refill();
     }
 
     /// Takes the jobs that are due.
@@ -79,16 +79,17 @@ impl BackendPace {
             self.is_commit_wanted = false;
             jobs.push(commit);
         }
-        if self.steps_left > 0
+        if self.compact_steps.left > 0
             && let Some(step) = machine.take_compact_step()
         {
-            self.steps_left -= 1;
+            self.compact_steps.left -= 1;
             jobs.push(step);
         }
         if self.defragmenting.is_empty() {
             self.defragmenting = std::mem::take(&mut self.defragment_next);
         }
-        if !self.defragmenting.is_empty() && !self.is_stepping {
+        if !self.defragmenting.is_empty() && !self.is_stepping && self.defragment_steps.left > 0 {
+            self.defragment_steps.left -= 1;
             self.is_stepping = true;
             jobs.push(machine.take_defragment_step());
         }
@@ -119,5 +120,26 @@ impl BackendPace {
     /// Takes everyone who waits for a job.
     pub(crate) fn take_all(&mut self) -> Vec<Token> {
         self.defragmenting.drain(..).chain(self.defragment_next.drain(..)).collect()
+    }
+}
+
+/// Steps that may go back to back. Time passes in ticks only: each brings as many steps as fit between it and the next,
+/// with their pauses.
+#[derive(Debug)]
+struct Ration {
+    per_tick: u32,
+    left: u32,
+}
+
+impl Ration {
+    fn new(tick: Duration, pause: Duration) -> Self {
+        let steps = tick.as_nanos().checked_div(pause.as_nanos());
+        let per_tick =
+            steps.map_or(u32::MAX, |steps| u32::try_from(steps).unwrap_or(u32::MAX).max(1));
+        Self { per_tick, left: per_tick }
+    }
+
+    fn refill(&mut self) {
+        self.left = self.per_tick;
     }
 }

@@ -109,6 +109,8 @@ pub struct BackendConfig {
     pub commit_bytes: usize,
     /// Pause between two steps of a compaction, on average.
     pub compaction_pause: Duration,
+    /// Pause between two steps of a defragmentation, on average: the default leaves others half of the time.
+    pub defragment_pause: Duration,
 }
 
 impl Default for BackendConfig {
@@ -117,7 +119,8 @@ impl Default for BackendConfig {
             options: storage::backend::Options::default(),
             commit_interval: Duration::from_millis(500),
             commit_bytes: 4 << 20,
-            compaction_pause: Duration::from_millis(10),
+            compaction_pause: Duration::from_millis(100),
+            defragment_pause: Duration::from_millis(100),
         }
     }
 }

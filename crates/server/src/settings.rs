@@ -134,5 +134,6 @@ fn backend(config: &Config) -> node::BackendConfig {
         commit_interval: config.store.batch_interval.unwrap_or(defaults.commit_interval),
         commit_bytes: defaults.commit_bytes.min(config.memory.write_behind_bytes / 2),
         compaction_pause: config.store.compaction_sleep_interval,
+        defragment_pause: defaults.defragment_pause,
     }
 }

@@ -152,7 +152,9 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
             },
             commit_interval: Duration::from_millis(rng.pick(&[20, 200, 2_000])),
             commit_bytes: rng.pick(&[1 << 10, 4 << 20]),
-            ..BackendConfig::default()
+            // Short, so that crashes come upon steps and not upon pauses.
+            compaction_pause: Duration::from_millis(10),
+            defragment_pause: Duration::from_millis(10),
         },
         unix_ms: 0,
     }

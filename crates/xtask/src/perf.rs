@@ -17,7 +17,7 @@ use self::server::Server;
 use crate::workspace;
 
 const USAGE: &str =
-    "usage: cargo xtask perf --lab PATH --reference PATH --subject PATH [--rounds N]";
+    "usage: cargo xtask perf --lab PATH --reference PATH --subject PATH [--rounds N] [--rows TEXT]";
 const KEYS_LOADED: &str = "1000000";
 
 /// A row: what is measured, by which figure of the tool, with which arguments.
@@ -183,6 +183,8 @@ struct Plan {
     reference: PathBuf,
     subject: PathBuf,
     rounds: usize,
+    /// Measures only where this is in a row's name, and the rows that share its server.
+    rows: String,
 }
 
 /// Measures all rows and prints them as a table.
@@ -191,7 +193,8 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let mut figures: BTreeMap<(&str, bool), Vec<f64>> = BTreeMap::new();
     let mut busiest: f64 = 0.0;
     for round in 1..=plan.rounds {
-        for rows in GROUPS {
+        let chosen = |rows: &&&[Row]| rows.iter().any(|row| row.name.contains(plan.rows.as_str()));
+        for rows in GROUPS.iter().filter(chosen) {
             for is_subject in [false, true] {
                 let binary = if is_subject { &plan.subject } else { &plan.reference };
                 for (name, figure, other) in measure(&plan.lab, binary, rows)? {
@@ -216,8 +219,9 @@ impl Plan {
         let mut path = |flag: &str| take(flag).map(PathBuf::from).context(USAGE);
         let (lab, reference, subject) = (path("--lab")?, path("--reference")?, path("--subject")?);
         let rounds = take("--rounds").unwrap_or("5").parse().context(USAGE)?;
+        let rows = take("--rows").unwrap_or_default().to_owned();
         ensure!(given.is_empty() && rounds > 0, "{USAGE}");
-        Ok(Self { lab, reference, subject, rounds })
+        Ok(Self { lab, reference, subject, rounds, rows })
     }
 }
 

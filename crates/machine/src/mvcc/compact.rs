@@ -25,6 +25,9 @@ use crate::{Revision, schema};
 /// Holds of the index's lock in one step.
 const HOLDS_PER_STEP: usize = 64;
 
+/// Bytes of records visited in one step, from which on it ends: a step of large records is no longer than one of many.
+const STEP_BYTES_MAX: usize = 16 << 20;
+
 /// A compaction under way.
 #[derive(Debug)]
 pub(crate) struct Compaction {
@@ -131,7 +134,7 @@ fn read_batch(
     let start = schema::revision_bytes(from);
     let end = schema::revision_bytes(Revision::new(revision.saturating_add(1), 0));
     let mut batch = Batch { deletes: vec![], deleted_bytes: 0, next: from, is_last: true };
-    let mut visited = 0;
+    let (mut visited, mut visited_bytes) = (0, 0);
     let mut result = Ok(());
     let range = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
     backend.reader()?.scan(schema::KEY, range, |key, record| {
@@ -154,7 +157,8 @@ fn read_batch(
         }
         batch.next = Revision::new(revision.main, revision.sub + 1);
         visited += 1;
-        batch.is_last = visited < batch_max;
+        visited_bytes += record.len();
+        batch.is_last = visited < batch_max && visited_bytes < STEP_BYTES_MAX;
         if batch.is_last { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     result.map(|()| batch)

@@ -132,6 +132,10 @@ impl World {
                 "proposals" => self.member().config.proposals.count_max = value.parse()?,
                 "proposal_bytes" => self.member().config.proposals.bytes_max = value.parse()?,
                 "step_bytes" => self.member().config.backend.options.step_bytes = value.parse()?,
+                "defragment_pause_ms" => {
+                    let pause = std::time::Duration::from_millis(value.parse()?);
+                    self.member().config.backend.defragment_pause = pause;
+                }
                 "segment_bytes" => self.member().config.wal.segment_bytes = value.parse()?,
                 "compaction_batch" => {
                     self.member().config.machine.compaction_batch = value.parse()?

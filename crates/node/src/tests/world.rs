@@ -108,7 +108,12 @@ fn config(name: &str) -> Config {
         proposals: Limits::default(),
         auto_compaction: AutoCompaction::Off,
         machine: machine::Options::default(),
-        backend: BackendConfig::default(),
+        // Steps go back to back, but where a script says otherwise.
+        backend: BackendConfig {
+            compaction_pause: TICK / 10,
+            defragment_pause: Duration::ZERO,
+            ..BackendConfig::default()
+        },
         unix_ms: 0,
     }
 }

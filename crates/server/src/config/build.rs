@@ -27,8 +27,9 @@ const TOKEN_SECONDS_DEFAULT: u64 = 300;
 /// More frequent pings than this are of no use to anyone.
 const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
-const COMPACTION_BATCH_DEFAULT: usize = 1000;
-const COMPACTION_SLEEP_DEFAULT: Duration = Duration::from_millis(10);
+const COMPACTION_BATCH_DEFAULT: usize = 8192;
+/// Per revision of a step: 100 ms for one of the default, about as fast as etcd goes.
+const COMPACTION_SLEEP_PER_REVISION: Duration = Duration::from_nanos(12_200);
 const WATCH_PROGRESS_DEFAULT: Duration = Duration::from_mins(10);
 const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
 const WARNING_UNARY_DEFAULT: Duration = Duration::from_millis(300);
@@ -239,10 +240,18 @@ fn raft(settings: &Settings, notices: &mut Vec<Notice>) -> Raft {
     }
 }
 
+/// The pause behind a step of so many revisions, if none is given.
+fn compaction_sleep(revisions: usize) -> Duration {
+    u32::try_from(revisions)
+        .map_or(Duration::MAX, |revisions| COMPACTION_SLEEP_PER_REVISION.saturating_mul(revisions))
+}
+
 fn store(settings: &Settings) -> Result<Store, String> {
     let positive =
         |name: &str| usize::try_from(settings.signed(name)).ok().filter(|count| *count > 0);
     let megabytes = settings.unsigned("bootstrap-defrag-threshold-megabytes");
+    let compaction_batch_limit =
+        positive("compaction-batch-limit").unwrap_or(COMPACTION_BATCH_DEFAULT);
     Ok(Store {
         quota_bytes: match settings.signed("quota-backend-bytes") {
             0 => Some(QUOTA_BYTES_DEFAULT),
@@ -258,12 +267,11 @@ fn store(settings: &Settings) -> Result<Store, String> {
             &settings.text("auto-compaction-mode"),
             &settings.text("auto-compaction-retention"),
         )?,
-        compaction_batch_limit: positive("compaction-batch-limit")
-            .unwrap_or(COMPACTION_BATCH_DEFAULT),
+        compaction_batch_limit,
         compaction_sleep_interval: settings
             .duration("compaction-sleep-interval")
             .positive()
-            .unwrap_or(COMPACTION_SLEEP_DEFAULT),
+            .unwrap_or_else(|| compaction_sleep(compaction_batch_limit)),
         corrupt_check_interval: settings.duration("corrupt-check-time").positive(),
         compact_hash_check_interval: settings.duration("compact-hash-check-time").or_zero(),
     })

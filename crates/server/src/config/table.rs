@@ -565,8 +565,13 @@ const FEATURES: &[Flag] = &[
         "1m",
         "Interval of checks of compaction hashes, with the gate CompactHashCheck.",
     ),
-    top("compaction-batch-limit", Int, "0", "Revisions deleted in one step; 0 for 1000."),
-    top("compaction-sleep-interval", Duration, "0s", "Pause between two steps; 0 for 10ms."),
+    top("compaction-batch-limit", Int, "0", "Revisions visited in one step; 0 for 8192."),
+    top(
+        "compaction-sleep-interval",
+        Duration,
+        "0s",
+        "Pause between two steps; 0 for 12us per revision.",
+    ),
     top(
         "watch-progress-notify-interval",
         Duration,

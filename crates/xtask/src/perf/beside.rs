@@ -109,10 +109,10 @@ fn measure(lab: &Path, binary: &Path) -> Result<Vec<Figures>> {
     std::thread::sleep(PAUSE);
     let gets = Gets::default();
     let port = server.port()?;
-    let load = std::thread::spawn({
+    let load = std::thread::Builder::new().name("load".to_owned()).spawn({
         let gets = Arc::clone(&gets);
         move || on_this_thread(load(port, gets))
-    });
+    })?;
     std::thread::sleep(PAUSE);
     let mut figures = Vec::new();
     for work in WORKS {
