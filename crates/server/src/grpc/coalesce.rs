@@ -4,11 +4,13 @@
 //! writes are collected, and the connection's task sends them when the library has nothing more to say: a turn that
 //! answers eight requests makes one write.
 //!
+//! A turn that has collected `TURN_WRITE_BYTES_MAX` ends there: a connection that has a long list to send lets the others of
+//! its thread have their turns, and the runtime look after sockets, before it goes on.
+//!
 //! Reading is bounded per turn too: the library parses all that it can read before a call sees any of it, and keeps the
 //! room that its queue of frames once took, which for a burst of small messages is many times their length.
 //!
-//! Bound: the buffer takes `BUFFER_BYTES_MAX` and what one write brings beyond; then the library has to wait for
-//! the socket.
+//! Bound: the buffer takes `TURN_WRITE_BYTES_MAX` and what one write brings beyond.
 
 use std::cell::{Ref, RefCell};
 use std::io;
@@ -19,8 +21,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes collected before they are written in the middle of a turn.
-const BUFFER_BYTES_MAX: usize = 128 << 10;
+/// Bytes collected after which the library has to wait for the next turn: a socket takes them in about 50 µs.
+const TURN_WRITE_BYTES_MAX: usize = 64 << 10;
 /// Bytes after which reading waits for the next turn: calls take theirs first. The library reads 8 KiB at a time or more,
 /// less what begins a frame: one such read is enough for a turn.
 const TURN_READ_BYTES_MAX: usize = 4 << 10;
@@ -92,9 +94,14 @@ impl<T: AsyncWrite + Unpin> Shared<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// Makes room, if there is none, by writing.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.out.len() < BUFFER_BYTES_MAX { Poll::Ready(Ok(())) } else { self.poll_send(cx) }
+    /// Ready if there is room; if not, there is after the end of the turn.
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.out.len() < TURN_WRITE_BYTES_MAX {
+            return Poll::Ready(Ok(()));
+        }
+        // Wakes the connection only after the runtime has looked at all sockets.
+        let yielded = std::pin::pin!(tokio::task::yield_now());
+        yielded.poll(cx).map(Ok)
     }
 }
 
@@ -252,6 +259,22 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_writes_little_and_the_next_goes_on() {
+        let (mut ours, flusher) = coalesce(Socket { room: usize::MAX, ..Socket::default() });
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        for turn in 1..4 {
+            while Pin::new(&mut ours).poll_write(&mut cx, &[0; 4096]).is_ready() {}
+            assert!(woken.0.swap(false, Ordering::Relaxed), "nobody else would");
+            assert!(flusher.poll_flush(&mut cx).is_ready());
+            let shared = flusher.shared.borrow();
+            assert_eq!(shared.io.calls, turn);
+            assert_eq!(shared.io.written.len(), turn * TURN_WRITE_BYTES_MAX);
+        }
+    }
+
+    #[test]
     fn a_socket_that_takes_nothing_holds_the_library_back() {
         let (mut ours, flusher) = coalesce(Socket::default());
         let mut cx = Context::from_waker(Waker::noop());
@@ -260,7 +283,7 @@ mod tests {
         while Pin::new(&mut ours).poll_write(&mut cx, &data).is_ready() {
             accepted += data.len();
         }
-        assert_eq!(accepted, BUFFER_BYTES_MAX);
+        assert_eq!(accepted, TURN_WRITE_BYTES_MAX);
         assert!(flusher.poll_flush(&mut cx).is_pending());
         flusher.shared.borrow_mut().io.room = usize::MAX;
         assert!(flusher.poll_flush(&mut cx).is_ready());
