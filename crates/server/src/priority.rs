@@ -9,6 +9,7 @@
 //! Neither needs a privilege, and neither is needed for anything but latency: a failure is only logged.
 
 use std::io;
+use std::time::Duration;
 
 /// For the backend's thread: writes wait for it only when the write-behind tail is full, so it goes behind those who
 /// answer; but it has to keep up with them in the long run, at about a third of what another thread gets.
@@ -41,6 +42,13 @@ pub fn follow() {
 /// Lets the calling thread, one for long work, go behind all others.
 pub fn give_way() {
     go_behind(NICE_OF_LONG_WORK);
+}
+
+/// How long the calling thread has waited for a processor so far, over its life; zero where the system does not tell.
+pub fn waited() -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = told.split(' ').nth(1).and_then(|waited| waited.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or(0))
 }
 
 fn go_behind(nice: i32) {
@@ -79,7 +87,39 @@ fn set_turn(turn_ns: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Instant;
+
     use super::*;
+
+    fn keep_busy(time: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < time {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Twice as many threads as there are processors cannot all run at once.
+    #[test]
+    fn a_thread_that_waits_for_a_processor_is_told_so() {
+        let processors = std::thread::available_parallelism().expect("a number").get();
+        let start = std::sync::Barrier::new(processors * 2);
+        let all_ns = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..processors * 2 {
+                scope.spawn(|| {
+                    start.wait();
+                    keep_busy(Duration::from_millis(100));
+                    let waited_ns = u64::try_from(waited().as_nanos()).expect("milliseconds");
+                    all_ns.fetch_add(waited_ns, Ordering::Relaxed);
+                });
+            }
+        });
+        let all = Duration::from_nanos(all_ns.into_inner());
+        assert!(all > Duration::from_millis(20), "{all:?}");
+        let own = std::thread::spawn(waited).join().expect("no panic");
+        assert!(own < all, "each thread has its own: {own:?}");
+    }
 
     #[test]
     fn the_length_of_turns_needs_no_privilege_and_keeps_the_priority() {

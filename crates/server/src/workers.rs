@@ -6,19 +6,30 @@
 //! step each. It takes no lock for long that the other threads take: a thread that is put off while it holds one puts off
 //! everyone.
 //!
+//! To go behind is not enough where processors are scarce: long work would fill every gap, and whoever is woken finds
+//! some other thread running. So its threads leave gaps. A step that had to wait for a processor is followed by a rest as
+//! long as the wait; where there are processors enough there is none.
+//!
 //! A step that finds no free thread waits with its caller, and is forgotten with it: nothing queues for clients that are
 //! gone.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::grpc::error;
 use crate::grpc::status::Status;
 use crate::priority;
+
+/// The longest rest after a step: work goes on whatever else there is.
+const REST_MAX: Duration = Duration::from_millis(20);
+/// Shorter ones are not worth a timer.
+const REST_MIN: Duration = Duration::from_micros(100);
 
 /// The threads for long work; dropped, they take no more steps and end with those under way.
 #[derive(Debug)]
@@ -78,17 +89,35 @@ impl Workers {
     ) -> Result<T, Status> {
         let permit =
             Arc::clone(&self.free).acquire_owned().await.map_err(|_closed| error::STOPPED)?;
-        let step = move || {
-            let result = step();
-            drop(permit);
-            result
-        };
-        let running = match &self.runtime {
-            Some(runtime) => runtime.spawn_blocking(step),
-            None => tokio::task::spawn_blocking(step),
-        };
         // The threads refuse work only while the process is ending.
-        running.await.map_err(|_cancelled| error::STOPPED)
+        let Some(runtime) = &self.runtime else {
+            let step = move || {
+                let result = step();
+                drop(permit);
+                result
+            };
+            return tokio::task::spawn_blocking(step).await.map_err(|_cancelled| error::STOPPED);
+        };
+        let (sender, receiver) = oneshot::channel();
+        drop(runtime.spawn_blocking(move || {
+            // Nobody listens if the caller has gone away.
+            let _unheard = sender.send(step());
+            rest();
+            drop(permit);
+        }));
+        receiver.await.map_err(|_cancelled| error::STOPPED)
+    }
+}
+
+/// Leaves the processors to others for as long as this thread has waited for one since it last rested.
+fn rest() {
+    thread_local! {
+        static RESTED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+    let waited = priority::waited();
+    let pause = waited.saturating_sub(RESTED.replace(waited)).min(REST_MAX);
+    if pause >= REST_MIN {
+        thread::sleep(pause);
     }
 }
 
@@ -126,7 +155,7 @@ mod tests {
             let flag = Arc::clone(&ran);
             let waiting =
                 workers.run(move || flag.store(true, std::sync::atomic::Ordering::SeqCst));
-            let patience = std::time::Duration::from_millis(20);
+            let patience = Duration::from_millis(20);
             assert!(tokio::time::timeout(patience, waiting).await.is_err(), "no thread is free");
             drop(release);
             for task in busy {
