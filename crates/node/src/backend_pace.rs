@@ -124,22 +124,26 @@ impl BackendPace {
 }
 
 /// Steps that may go back to back. Time passes in ticks only: each brings as many steps as fit between it and the next,
-/// with their pauses.
+/// with their pauses. A few are kept while there is nothing to do, so that what is small is done at once.
 #[derive(Debug)]
 struct Ration {
     per_tick: u32,
     left: u32,
 }
 
+/// Steps that are kept at most, if a tick does not bring more.
+const STEPS_KEPT_MAX: u32 = 4;
+
 impl Ration {
     fn new(tick: Duration, pause: Duration) -> Self {
         let steps = tick.as_nanos().checked_div(pause.as_nanos());
         let per_tick =
             steps.map_or(u32::MAX, |steps| u32::try_from(steps).unwrap_or(u32::MAX).max(1));
-        Self { per_tick, left: per_tick }
+        Self { per_tick, left: per_tick.max(STEPS_KEPT_MAX) }
     }
 
     fn refill(&mut self) {
-        self.left = self.per_tick;
+        let kept = self.left.saturating_add(self.per_tick);
+        self.left = kept.min(self.per_tick.max(STEPS_KEPT_MAX));
     }
 }
