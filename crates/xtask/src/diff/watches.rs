@@ -191,6 +191,10 @@ impl Stream {
 
     /// Asks for progress until both sides say that all watchers have everything.
     async fn progress(&mut self, revision: i64) -> Result<()> {
+        // An answer from before says nothing of watchers that have been created since.
+        for side in [&self.reference, &self.subject] {
+            side.log.borrow_mut().progress = 0;
+        }
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             self.drop_compacted()?;
@@ -201,9 +205,12 @@ impl Stream {
         }
         let (reference, subject) = self.counts(|log| log.progress);
         if (reference, subject) != (revision, revision) {
+            let (canceled_there, canceled_here) = self.counts(|log| by_watcher(&log.canceled));
+            let (told_there, told_here) = self.counts(|log| log.delivered.clone());
             anyhow::bail!(
                 "watch progress at revision {revision}: reference {reference}, subject {subject}; \
-                 live watchers {:?}",
+                 live watchers {:?}; canceled by the reference: {canceled_there:?}, by the subject: \
+                 {canceled_here:?}; told by the reference: {told_there:?}, by the subject: {told_here:?}",
                 self.live
             );
         }
