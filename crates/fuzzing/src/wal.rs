@@ -32,7 +32,11 @@ pub fn run(data: &[u8]) {
         _ => structured(&mut input),
     };
     let mut starts = vec![Start::default()];
+    let newest = wal::newest_snapshot_mark(&disk(&segments), Path::new(DIR));
     if let Ok(marks) = wal::snapshot_marks(&disk(&segments), Path::new(DIR)) {
+        // Marks need not go up here, so it may be another one; but there is one only if there are any. A segment without
+        // the checksum that it should begin with cannot be read by itself.
+        assert!(newest.is_err() || newest.is_ok_and(|it| it.is_none_or(|it| marks.contains(&it))));
         starts.extend(marks.iter().rev().take(MARKS_TRIED_MAX).map(Start::from));
     }
     for range in [0..8, 1..u64::MAX, 3..5] {

@@ -30,9 +30,10 @@ pub fn snapshot_marks(disk: &dyn Disk, dir: &Path) -> Result<Vec<walpb::Snapshot
 pub fn newest_snapshot_mark(disk: &dyn Disk, dir: &Path) -> Result<Option<walpb::Snapshot>, Fault> {
     let segments = newest_segments(disk, dir)?;
     for first in (0..segments.len()).rev() {
+        let found = Marks::read(&segments[first..])?;
         // Marks go up. Each segment begins with the hard state; without one nothing is known to be committed.
-        let mut marks = Marks::read(&segments[first..])?.committed();
-        if let Some(newest) = marks.pop() {
+        let knows_commit = found.commit.is_some() || first == 0;
+        if let (true, Some(newest)) = (knows_commit, found.committed().pop()) {
             return Ok(Some(newest));
         }
     }
@@ -43,7 +44,7 @@ pub fn newest_snapshot_mark(disk: &dyn Disk, dir: &Path) -> Result<Option<walpb:
 #[derive(Default)]
 struct Marks {
     marks: Vec<walpb::Snapshot>,
-    commit: u64,
+    commit: Option<u64>,
 }
 
 impl Marks {
@@ -53,7 +54,7 @@ impl Marks {
         while let Next::Record(record) = reader.next()? {
             match record {
                 Record::Snapshot(mark) => found.marks.push(mark),
-                Record::State(state) => found.commit = state.commit,
+                Record::State(state) => found.commit = Some(state.commit),
                 Record::Metadata(_) | Record::Entry(_) | Record::Checksum(_) => {}
             }
         }
@@ -62,7 +63,7 @@ impl Marks {
 
     fn committed(self) -> Vec<walpb::Snapshot> {
         let Self { mut marks, commit } = self;
-        marks.retain(|mark| mark.index <= commit);
+        marks.retain(|mark| mark.index <= commit.unwrap_or(0));
         marks
     }
 }
