@@ -15,6 +15,7 @@ mod lease;
 mod lock;
 mod log;
 mod member;
+mod move_leader;
 mod prompt;
 mod put;
 mod signal;
@@ -63,6 +64,7 @@ pub(crate) static ROOT: Command = Command {
         lease::LEASE,
         lock::LOCK,
         member::MEMBER,
+        move_leader::MOVE_LEADER,
         utility::OPTIONS,
         put::PUT,
         snapshot::SNAPSHOT,

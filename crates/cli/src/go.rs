@@ -130,15 +130,24 @@ pub(crate) fn parse_hex(text: &str) -> Result<i64, String> {
     parse_digits(text, 16)
 }
 
+/// A hexadecimal number of 64 bits without a sign; the error is in Go's words.
+pub(crate) fn parse_unsigned_hex(text: &str) -> Result<u64, String> {
+    // Rust would take a plus.
+    let digits = if text.starts_with('+') { "" } else { text };
+    u64::from_str_radix(digits, 16).map_err(|error| number_error("ParseUint", text, &error))
+}
+
 fn parse_digits(text: &str, radix: u32) -> Result<i64, String> {
-    i64::from_str_radix(text, radix).map_err(|error| {
-        use std::num::IntErrorKind::{NegOverflow, PosOverflow};
-        let what = match error.kind() {
-            PosOverflow | NegOverflow => "value out of range",
-            _ => "invalid syntax",
-        };
-        format!("strconv.ParseInt: parsing {}: {what}", quote(text.as_bytes()))
-    })
+    i64::from_str_radix(text, radix).map_err(|error| number_error("ParseInt", text, &error))
+}
+
+fn number_error(function: &str, text: &str, error: &std::num::ParseIntError) -> String {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    let what = match error.kind() {
+        PosOverflow | NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("strconv.{function}: parsing {}: {what}", quote(text.as_bytes()))
 }
 
 /// A number as Go's flags take it: decimal, or with `0x`, `0o`, `0b` and underscores between digits.
@@ -286,6 +295,13 @@ mod tests {
         assert_eq!(error, "strconv.ParseInt: parsing \"x\": invalid syntax");
         let error = parse_hex("ffffffffffffffff").unwrap_err();
         assert_eq!(error, "strconv.ParseInt: parsing \"ffffffffffffffff\": value out of range");
+        assert_eq!(parse_unsigned_hex("ffffffffffffffff"), Ok(u64::MAX));
+        for text in ["", "+1", "-1", "0x1", "1_0"] {
+            let error = format!("strconv.ParseUint: parsing \"{text}\": invalid syntax");
+            assert_eq!(parse_unsigned_hex(text), Err(error));
+        }
+        let error = parse_unsigned_hex("10000000000000000").unwrap_err();
+        assert_eq!(error, "strconv.ParseUint: parsing \"10000000000000000\": value out of range");
         assert_eq!(parse_flag_int("0x1_0"), Ok(16));
         assert_eq!(parse_flag_int("10"), Ok(10));
         assert_eq!(parse_flag_int("0"), Ok(0));

@@ -10,8 +10,10 @@ use std::io::{self, Write};
 
 use proto::etcdserverpb::{
     AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse,
-    PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse, WatchResponse,
+    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberAddResponse,
+    MemberListResponse, MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse,
+    MoveLeaderResponse, PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse,
+    WatchResponse,
 };
 
 pub use humanize::si_bytes;
@@ -234,9 +236,104 @@ impl Printer {
         match self.format {
             Format::Simple => Ok(simple::rows(to.out, &table::members(answer).rows)?),
             Format::Fields => Ok(fields::member_list(self, to.out, answer)?),
-            Format::Json => Ok(json::line(to.out, &json::member_list(answer, self.is_hex))?),
+            Format::Json => {
+                let header = answer.header.as_ref();
+                Ok(json::line(to.out, &json::members(header, &answer.members, self.is_hex))?)
+            }
             Format::Protobuf => protobuf(to, answer),
             Format::Table => Ok(table::members(answer).write(to.out)?),
+        }
+    }
+
+    /// A member that was added, and in [`Format::Simple`] the environment to start it with: as
+    /// `name`, under `peer_urls`.
+    pub fn member_add(
+        self,
+        to: &mut Output<'_>,
+        answer: &MemberAddResponse,
+        name: &str,
+        peer_urls: &str,
+    ) -> Result {
+        match self.format {
+            Format::Simple => Ok(simple::member_add(to.out, answer, name, peer_urls)?),
+            Format::Fields => unsupported("fields"),
+            Format::Json => Ok(json::line(to.out, &json::member_add(answer, self.is_hex))?),
+            Format::Protobuf => protobuf(to, answer),
+            Format::Table => unsupported("table"),
+        }
+    }
+
+    /// A member that was removed.
+    pub fn member_remove(
+        self,
+        to: &mut Output<'_>,
+        id: u64,
+        answer: &MemberRemoveResponse,
+    ) -> Result {
+        let header = answer.header.as_ref();
+        match self.format {
+            Format::Simple => Ok(simple::member_change(to.out, id, "removed from", header)?),
+            Format::Fields => unsupported("fields"),
+            Format::Json => {
+                Ok(json::line(to.out, &json::members(header, &answer.members, self.is_hex))?)
+            }
+            Format::Protobuf => protobuf(to, answer),
+            Format::Table => unsupported("table"),
+        }
+    }
+
+    /// A member whose URLs were replaced.
+    pub fn member_update(
+        self,
+        to: &mut Output<'_>,
+        id: u64,
+        answer: &MemberUpdateResponse,
+    ) -> Result {
+        let header = answer.header.as_ref();
+        match self.format {
+            Format::Simple => Ok(simple::member_change(to.out, id, "updated in", header)?),
+            Format::Fields => unsupported("fields"),
+            Format::Json => {
+                Ok(json::line(to.out, &json::members(header, &answer.members, self.is_hex))?)
+            }
+            Format::Protobuf => protobuf(to, answer),
+            Format::Table => unsupported("table"),
+        }
+    }
+
+    /// A learner that was given a vote.
+    pub fn member_promote(
+        self,
+        to: &mut Output<'_>,
+        id: u64,
+        answer: &MemberPromoteResponse,
+    ) -> Result {
+        let header = answer.header.as_ref();
+        match self.format {
+            Format::Simple => Ok(simple::member_change(to.out, id, "promoted in", header)?),
+            Format::Fields => unsupported("fields"),
+            Format::Json => {
+                Ok(json::line(to.out, &json::members(header, &answer.members, self.is_hex))?)
+            }
+            Format::Protobuf => protobuf(to, answer),
+            Format::Table => unsupported("table"),
+        }
+    }
+
+    /// Leadership that went from one member to another.
+    pub fn move_leader(
+        self,
+        to: &mut Output<'_>,
+        leader: u64,
+        target: u64,
+        answer: &MoveLeaderResponse,
+    ) -> Result {
+        match self.format {
+            Format::Simple => Ok(simple::move_leader(to.out, leader, target)?),
+            Format::Fields => unsupported("fields"),
+            Format::Json => Ok(json::line(to.out, &json::header_only(answer.header.as_ref()))?),
+            Format::Protobuf => protobuf(to, answer),
+            Format::Table => unsupported("table"),
         }
     }
 

@@ -106,6 +106,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A URL for members cannot be used; the text tells which and why.
+    #[error("{0}")]
+    PeerUrl(String),
     /// The limit of a response is below that of a request.
     #[error(
         "gRPC message recv limit ({response} bytes) must be greater than send limit ({request} bytes)"

@@ -19,6 +19,7 @@ mod lease;
 mod link;
 mod maintenance;
 mod mutex;
+mod peer_url;
 mod session;
 mod snapshot;
 mod tls;

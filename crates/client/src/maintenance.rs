@@ -1,9 +1,11 @@
-//! Upkeep: alarms, status, hashes, defragmentation. All but alarms are of the member that answers.
+//! Upkeep: alarms, status, hashes, defragmentation, handing over leadership.
+//!
+//! All but alarms are of the member that answers.
 
 use proto::etcdserverpb::alarm_request::AlarmAction;
 use proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, HashKvRequest,
-    HashKvResponse, StatusRequest, StatusResponse,
+    HashKvResponse, MoveLeaderRequest, MoveLeaderResponse, StatusRequest, StatusResponse,
 };
 
 use crate::call::{Method, Retry};
@@ -65,6 +67,16 @@ impl Client {
         self.call(method, DefragmentRequest {}, |channel, request| {
             let mut maintenance = self.maintenance(channel);
             async move { maintenance.defragment(request).await }
+        })
+        .await
+    }
+    /// Has the leader, which must be the member that is asked, hand over to another voting member.
+    pub async fn move_leader(&self, target_id: u64) -> Result<MoveLeaderResponse, Error> {
+        let path = "/etcdserverpb.Maintenance/MoveLeader";
+        let method = Method { retry: Retry::Repeatable, path };
+        self.call(method, MoveLeaderRequest { target_id }, |channel, request| {
+            let mut maintenance = self.maintenance(channel);
+            async move { maintenance.move_leader(request).await }
         })
         .await
     }

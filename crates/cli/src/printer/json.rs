@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use proto::etcdserverpb::response_op::Response;
 use proto::etcdserverpb::{
     AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseTimeToLiveResponse, Member, MemberListResponse, PutResponse,
+    LeaseLeasesResponse, LeaseTimeToLiveResponse, Member, MemberAddResponse, PutResponse,
     RangeResponse, ResponseHeader, StatusResponse, TxnResponse, WatchResponse,
 };
 use proto::mvccpb::{Event, KeyValue};
@@ -211,23 +211,39 @@ pub(super) fn leases(answer: &LeaseLeasesResponse) -> Value {
     flat_header(answer.header.as_ref()).always("leases", leases).value()
 }
 
-pub(super) fn member_list(answer: &MemberListResponse, is_hex: bool) -> Value {
-    let members: Vec<Value> = answer.members.iter().map(|one| member(one, is_hex)).collect();
-    if !is_hex {
-        return Object::default()
-            .with("header", header(answer.header.as_ref()))
-            .with("members", members)
-            .value();
+/// Members with their header: all answers about membership but that to an addition.
+pub(super) fn members(one: Option<&ResponseHeader>, list: &[Member], is_hex: bool) -> Value {
+    let members: Vec<Value> = list.iter().map(|one| member(one, is_hex)).collect();
+    if is_hex {
+        return json!({"header": hex_header(one), "members": members});
     }
-    let header = answer.header.as_ref().map(|header| {
+    Object::default().with("header", header(one)).with("members", members).value()
+}
+
+pub(super) fn member_add(answer: &MemberAddResponse, is_hex: bool) -> Value {
+    let one = answer.header.as_ref();
+    let added = answer.member.as_ref().map(|added| member(added, is_hex));
+    let members: Vec<Value> = answer.members.iter().map(|one| member(one, is_hex)).collect();
+    if is_hex {
+        return json!({"header": hex_header(one), "member": added, "members": members});
+    }
+    Object::default()
+        .with("header", header(one))
+        .with("member", added)
+        .with("members", members)
+        .value()
+}
+
+/// A header whose ids are texts, which are there even when they are zero.
+fn hex_header(one: Option<&ResponseHeader>) -> Option<Value> {
+    one.map(|header| {
         Object::default()
             .always("cluster_id", format!("{:x}", header.cluster_id))
             .always("member_id", format!("{:x}", header.member_id))
             .with("revision", header.revision)
             .with("raft_term", header.raft_term)
             .value()
-    });
-    json!({"header": header, "members": members})
+    })
 }
 
 fn member(member: &Member, is_hex: bool) -> Value {

@@ -5,12 +5,13 @@ use std::io::{self, Write};
 use proto::etcdserverpb::response_op::Response;
 use proto::etcdserverpb::{
     AlarmResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse, TxnResponse,
-    WatchResponse,
+    LeaseLeasesResponse, LeaseTimeToLiveResponse, MemberAddResponse, PutResponse, RangeResponse,
+    ResponseHeader, TxnResponse, WatchResponse,
 };
 use proto::mvccpb::KeyValue;
 
 use super::{Health, Output, Printer};
+use crate::go::quote;
 
 fn kv(printer: Printer, out: &mut dyn Write, kv: &KeyValue) -> io::Result<()> {
     if !printer.values_only {
@@ -114,6 +115,45 @@ pub(super) fn time_to_live(
 pub(super) fn leases(out: &mut dyn Write, answer: &LeaseLeasesResponse) -> io::Result<()> {
     writeln!(out, "found {} leases", answer.leases.len())?;
     answer.leases.iter().try_for_each(|lease| writeln!(out, "{:016x}", lease.id))
+}
+
+/// The lines behind the first are the environment of the member's process.
+pub(super) fn member_add(
+    out: &mut dyn Write,
+    answer: &MemberAddResponse,
+    name: &str,
+    peer_urls: &str,
+) -> io::Result<()> {
+    let added = answer.member.as_ref();
+    let id = added.map_or(0, |member| member.id);
+    let role = if added.is_some_and(|member| member.is_learner) { "as learner " } else { "" };
+    let cluster = super::header(answer.header.as_ref()).cluster_id;
+    let mut members = Vec::new();
+    for member in &answer.members {
+        // The cluster does not know the new member's name before it has started.
+        let name = if member.id == id { name } else { &member.name };
+        members.extend(member.peer_urls.iter().map(|url| format!("{name}={url}")));
+    }
+    writeln!(out, "Member {id:16x} added {role}to cluster {cluster:16x}\n")?;
+    writeln!(out, "ETCD_NAME={}", quote(name.as_bytes()))?;
+    writeln!(out, "ETCD_INITIAL_CLUSTER={}", quote(members.join(",").as_bytes()))?;
+    writeln!(out, "ETCD_INITIAL_ADVERTISE_PEER_URLS={}", quote(peer_urls.as_bytes()))?;
+    writeln!(out, "ETCD_INITIAL_CLUSTER_STATE=\"existing\"")
+}
+
+/// Tells what was `done` to a member: `removed from`, `updated in`.
+pub(super) fn member_change(
+    out: &mut dyn Write,
+    id: u64,
+    done: &str,
+    header: Option<&ResponseHeader>,
+) -> io::Result<()> {
+    let cluster = super::header(header).cluster_id;
+    writeln!(out, "Member {id:16x} {done} cluster {cluster:16x}")
+}
+
+pub(super) fn move_leader(out: &mut dyn Write, leader: u64, target: u64) -> io::Result<()> {
+    writeln!(out, "Leadership transferred from {leader:x} to {target:x}")
 }
 
 pub(super) fn alarm(out: &mut dyn Write, answer: &AlarmResponse) -> io::Result<()> {

@@ -66,6 +66,44 @@ fn arguments_that_make_no_sense() {
 }
 
 #[test]
+fn changes_of_membership_that_make_no_sense() {
+    fails(&["member", "add"], 128, "member name not provided");
+    fails(
+        &["member", "add", "a", "HTTP://b:1", "c"],
+        128,
+        "too many arguments, did you mean --peer-urls=HTTP://b:1",
+    );
+    fails(&["member", "add", "a"], 128, "member peer urls not provided");
+    fails(
+        &["member", "add", "a", "--learner", "--peer-urls", "http://b:1,foo"],
+        1,
+        "URL scheme must be http, https, unix, or unixs: foo",
+    );
+    for command in ["remove", "update", "promote"] {
+        fails(&["member", command], 128, "member ID is not provided");
+        fails(&["member", command, "1", "2"], 128, "member ID is not provided");
+        fails(
+            &["member", command, "xyz"],
+            128,
+            "bad member ID arg (strconv.ParseUint: parsing \"xyz\": invalid syntax), \
+             expecting ID in Hex",
+        );
+    }
+    fails(&["member", "update", "1"], 128, "member peer urls not provided");
+    fails(
+        &["member", "update", "1", "--peer-urls", "http://b"],
+        1,
+        "URL address does not have the form \"host:port\": http://b",
+    );
+    fails(&["move-leader"], 128, "move-leader command needs 1 argument");
+    fails(
+        &["move-leader", "10000000000000000"],
+        128,
+        "strconv.ParseUint: parsing \"10000000000000000\": value out of range",
+    );
+}
+
+#[test]
 fn unknown_commands_and_options() {
     fails(
         &["gte"],
@@ -115,6 +153,31 @@ fn help_goes_to_standard_output() {
          --rev int   maximum revision to hash (default: latest revision)\n\nGlobal Flags:\n      \
          --cluster   use all endpoints from the cluster member list\nUse \"etcdctl options\" for a \
          list of global command-line options (applies to all commands).\n"
+    );
+}
+
+#[test]
+fn help_tells_how_membership_is_changed() {
+    let (code, out, err) = run(&["member", "add", "--help"], "");
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(
+        out,
+        "Adds a member into the cluster\n\nUsage:\n  etcdctl member add <memberName> [options] \
+         [flags]\n\nFlags:\n  -h, --help               help for add\n      --learner            \
+         indicates if the new member is raft learner\n      --peer-urls string   comma separated \
+         peer URLs for the new member.\nUse \"etcdctl options\" for a list of global command-line \
+         options (applies to all commands).\n"
+    );
+    let (_, out, _) = run(&["member"], "");
+    assert!(
+        out.contains(
+            "  add         Adds a member into the cluster\n  \
+             list        Lists all members in the cluster\n  \
+             promote     Promotes a non-voting member in the cluster\n  \
+             remove      Removes a member from the cluster\n  \
+             update      Updates a member in the cluster\n"
+        ),
+        "{out}"
     );
 }
 

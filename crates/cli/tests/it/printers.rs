@@ -1,6 +1,6 @@
 //! Every format shows the answers of a real member as etcdctl 3.7.1 did when they were recorded.
 //!
-//! `testdata/printer/record.sh` records. A message is read back from its own bytes, or, where no format
+//! `testdata/printer/record.sh` and `record_members.sh` record. A message is read back from its own bytes, or, where no format
 //! has all of them, from JSON.
 
 use std::fs;
@@ -13,8 +13,9 @@ use prost::Message;
 use proto::etcdserverpb::{
     AlarmMember, AlarmResponse, AlarmType, DeleteRangeResponse, HashKvResponse,
     LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseStatus, LeaseTimeToLiveResponse,
-    MemberListResponse, PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse,
-    WatchResponse,
+    MemberAddResponse, MemberListResponse, MemberPromoteResponse, MemberRemoveResponse,
+    MemberUpdateResponse, MoveLeaderResponse, PutResponse, RangeResponse, ResponseHeader,
+    StatusResponse, TxnResponse, WatchResponse,
 };
 use serde_json::Value;
 
@@ -72,7 +73,8 @@ fn check(name: &str, show: impl Fn(Printer, &mut Output<'_>) -> Result<(), Error
                 "{name} as {suffix}"
             ),
             (Err(Error::Unsupported(text)), None) => {
-                assert_eq!(text, format!("{suffix} not supported as output format"));
+                let format = suffix.trim_start_matches("hex-");
+                assert_eq!(text, format!("{format} not supported as output format"));
             }
             (outcome, expected) => {
                 panic!("{name} as {suffix}: {outcome:?}, recorded is {:?}", expected.is_some());
@@ -148,6 +150,43 @@ fn answers_about_members() {
     check("member_list", |printer, to| printer.member_list(to, &answer));
     let answer: AlarmResponse = message("alarm");
     check("alarm", |printer, to| printer.alarm(to, &answer));
+}
+
+#[test]
+fn answers_to_changes_of_membership() {
+    let learner: MemberAddResponse = message("member_add_learner");
+    check("member_add_learner", |printer, to| {
+        printer.member_add(to, &learner, "second", "http://127.0.0.1:23722")
+    });
+    let leader = learner.header.unwrap().member_id;
+    let learner = learner.member.unwrap().id;
+    let answer: MemberPromoteResponse = message("member_promote");
+    check("member_promote", |printer, to| printer.member_promote(to, learner, &answer));
+    let added: MemberAddResponse = message("member_add");
+    check("member_add", |printer, to| {
+        printer.member_add(to, &added, "thi\"rd", "http://127.0.0.1:23732,http://127.0.0.1:23733")
+    });
+    let added = added.member.unwrap().id;
+    let answer: MemberUpdateResponse = message("member_update");
+    check("member_update", |printer, to| printer.member_update(to, added, &answer));
+    let answer: MemberRemoveResponse = message("member_remove");
+    check("member_remove", |printer, to| printer.member_remove(to, added, &answer));
+    let answer: MoveLeaderResponse = message("move_leader");
+    check("move_leader", |printer, to| printer.move_leader(to, leader, learner, &answer));
+}
+
+#[test]
+fn short_ids_are_padded_where_members_change() {
+    let answer = MemberRemoveResponse::default();
+    let show = |format, is_hex| {
+        let printer = Printer { format, is_hex, values_only: false };
+        let (out, _) = shown(printer, |printer, to| printer.member_remove(to, 7, &answer)).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let simple = "Member                7 removed from cluster                0\n";
+    assert_eq!(show(Format::Simple, false), simple);
+    assert_eq!(show(Format::Json, false), "{}\n");
+    assert_eq!(show(Format::Json, true), "{\"header\":null,\"members\":[]}\n");
 }
 
 #[test]
