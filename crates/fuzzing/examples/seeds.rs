@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::{fs, io};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use fuzzing::input::Builder;
 use prost::Message;
 use proto::etcdserverpb as pb;
 use proto::{leasepb, mvccpb, raftpb};
-use server::grpc::method::{Kind, Method};
+use server::grpc::method::{Kind as CallKind, Method};
+use server::peer::codec::{Encoder, Kind};
 use storage::Disk;
 use storage::bolt::{Planner, Writer};
 use storage::mem::MemDisk;
@@ -24,6 +25,7 @@ fn main() -> io::Result<()> {
     backend()?;
     apply()?;
     peer()?;
+    stream()?;
     grpc()?;
     http2()?;
     gateway()?;
@@ -248,10 +250,42 @@ fn position(method: Method) -> u8 {
     found.and_then(|found| u8::try_from(found).ok()).unwrap_or(0)
 }
 
+/// A leader's life on both streams: signs of life, appends that join and that do not, answers.
+fn stream() -> io::Result<()> {
+    for (number, kind) in (0..).zip(Kind::ALL) {
+        let mut encoder = Encoder::new(kind);
+        let mut bytes = BytesMut::new();
+        for (index, count) in [(7, 0), (7, 2), (9, 1), (9, 3)] {
+            let entry = |index| raftpb::Entry {
+                r#type: 0,
+                term: 3,
+                index,
+                data: Bytes::from_static(b"data"),
+            };
+            let message = raftpb::Message {
+                r#type: raftpb::MessageType::MsgApp.into(),
+                from: 2,
+                to: 1,
+                term: 3,
+                log_term: if index == 7 { 2 } else { 3 },
+                index,
+                entries: (index + 1..=index + count).map(entry).collect(),
+                commit: index,
+                ..raftpb::Message::default()
+            };
+            encoder.encode_heartbeat(&mut bytes);
+            encoder.encode(&message, &mut bytes);
+        }
+        let seed_bytes = Builder::new(number).byte(6).raw(&bytes).build();
+        seed("peer_stream", kind.path(), &seed_bytes)?;
+    }
+    Ok(())
+}
+
 fn grpc() -> io::Result<()> {
     let call = |built: Builder, method: Method, message: Vec<u8>| {
         let built = built.byte(position(method));
-        let built = if method.kind() == Kind::BidiStream { built.byte(1) } else { built };
+        let built = if method.kind() == CallKind::BidiStream { built.byte(1) } else { built };
         built.piece(&message)
     };
     let put = pb::PutRequest { key: "k".into(), value: "v".into(), lease: 0, ..Default::default() };

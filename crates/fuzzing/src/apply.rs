@@ -50,7 +50,7 @@ pub fn run(data: &[u8]) {
             1 => Entry::Request(enveloped(&mut input, log.len())),
             2 => Entry::ConfChange(conf_change(&mut input)),
             3 => {
-                work(&mut machine, &backend);
+                work(&mut machine);
                 continue;
             }
             _ => Entry::Request(small(&mut input, log.len())),
@@ -71,9 +71,9 @@ fn recover(backend: &Backend) -> Machine {
 }
 
 /// Hands one commit and one step of a compaction to the backend, as its thread would.
-fn work(machine: &mut Machine, backend: &Backend) {
+fn work(machine: &mut Machine) {
     for job in [machine.take_commit(), machine.take_compact_step()].into_iter().flatten() {
-        let done = job.run(backend);
+        let done = job.run();
         machine.backend_done(done).expect("a disk in memory");
     }
 }

@@ -107,7 +107,7 @@ pub fn records(data: &[u8]) {
         ops.push((table, Op::Put(key, Bytes::copy_from_slice(input.piece()))));
     }
     backend.commit(&WriteBatch::new(ops)).expect("a disk in memory");
-    let Ok(mut machine) = Machine::recover(backend.clone(), machine::Options::default()) else {
+    let Ok(mut machine) = Machine::recover(backend, machine::Options::default()) else {
         return;
     };
     let reader = machine.reader();
@@ -130,7 +130,7 @@ pub fn records(data: &[u8]) {
         let Some(job) = machine.take_compact_step().or_else(|| machine.take_commit()) else {
             break;
         };
-        let done = job.run(&backend);
+        let done = job.run();
         if machine.backend_done(done).is_err() {
             break;
         }

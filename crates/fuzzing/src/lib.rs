@@ -14,6 +14,7 @@ pub mod http2;
 pub mod input;
 pub mod peer;
 pub mod snap;
+pub mod stream;
 pub mod wal;
 pub mod world;
 
@@ -35,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "backend_records", run: backend::records },
     Target { name: "apply_entry", run: apply::run },
     Target { name: "peer_step", run: peer::run },
+    Target { name: "peer_stream", run: stream::run },
     Target { name: "grpc_payload", run: grpc::run },
     Target { name: "http2_frames", run: http2::run },
     Target { name: "gateway_json", run: gateway::run },

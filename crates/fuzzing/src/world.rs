@@ -22,7 +22,6 @@ use server::metrics::Metrics;
 use server::service::{Identity, Services};
 use server::settings;
 use server::workers::LongWork;
-use storage::backend::Backend;
 use storage::mem::MemDisk;
 use storage::wal::Wal;
 use storage::{Disk, Fault, snap};
@@ -48,7 +47,6 @@ pub struct Member {
     /// The node.
     pub node: Node,
     wal: Wal,
-    backend: Backend,
     data_dir: storage::datadir::DataDir,
     disk: Arc<dyn Disk>,
     now: Duration,
@@ -68,12 +66,11 @@ impl Member {
     /// Forms a cluster of `members` and starts the first.
     pub fn start(members: usize) -> Self {
         let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
-        let Started { node, wal, backend, data_dir, effects } =
+        let Started { node, wal, data_dir, effects } =
             Node::start(&disk, config(members), Now::default()).expect("an empty disk is fine");
         let mut member = Self {
             node,
             wal,
-            backend,
             data_dir,
             disk,
             now: Duration::ZERO,
@@ -130,7 +127,7 @@ impl Member {
                 let result = self.write(&job);
                 Event::WalDone { job: job.job, result }
             } else if let Some(job) = self.backend_jobs.pop_front() {
-                Event::BackendDone(job.run(&self.backend))
+                Event::BackendDone(job.run())
             } else {
                 return;
             };
@@ -158,7 +155,7 @@ impl Member {
 }
 
 fn config(members: usize) -> Config {
-    let mut config = settings::node(&defaults(), false, 0).expect("the defaults are valid");
+    let mut config = settings::node(&defaults(), false, None, 0).expect("the defaults are valid");
     "m0".clone_into(&mut config.name);
     config.data_dir = PathBuf::from("/m0.etcd");
     config.wal.segment_bytes = SEGMENT_BYTES;
@@ -213,6 +210,7 @@ impl World {
             gate: Arc::clone(&gate),
             reader: member.node.reader(),
             long_work: LONG_WORK.with(LongWork::workers),
+            activity: Arc::default(),
         };
         let handle = Handle::new(0, doors);
         let identity = Identity { cluster_id: gate.cluster(), member_id: gate.member() };

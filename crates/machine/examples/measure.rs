@@ -31,13 +31,9 @@ fn entry(id: u64, key: u64) -> Bytes {
     pb::InternalRaftRequest { header, put: Some(put), ..Default::default() }.encode_to_vec().into()
 }
 
-fn run(
-    machine: &mut Machine,
-    backend: &Backend,
-    job: Option<BackendJob>,
-) -> Result<(), Box<dyn Error>> {
+fn run(machine: &mut Machine, job: Option<BackendJob>) -> Result<(), Box<dyn Error>> {
     if let Some(job) = job {
-        machine.backend_done(job.run(backend))?;
+        machine.backend_done(job.run())?;
     }
     Ok(())
 }
@@ -51,12 +47,7 @@ fn per(what: &str, total: Duration, count: u64) {
 }
 
 /// Applies `keys` puts and returns the next index.
-fn load(
-    machine: &mut Machine,
-    backend: &Backend,
-    first: u64,
-    keys: u64,
-) -> Result<u64, Box<dyn Error>> {
+fn load(machine: &mut Machine, first: u64, keys: u64) -> Result<u64, Box<dyn Error>> {
     let (mut applying, mut committing) = (Duration::ZERO, Duration::ZERO);
     let mut index = first;
     for chunk in 0..keys.div_ceil(COMMIT_EVERY) {
@@ -73,7 +64,7 @@ fn load(
         let job = machine.take_commit();
         applying += started.elapsed();
         let started = Instant::now();
-        run(machine, backend, job)?;
+        run(machine, job)?;
         committing += started.elapsed();
     }
     per("apply a put of 256 bytes", applying, keys);
@@ -92,9 +83,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let backend = Backend::open(Arc::clone(&disk), &path, schema::BUCKETS, open)?;
     let mut machine = Machine::recover(backend.clone(), Options::default())?;
     println!("new keys");
-    let index = load(&mut machine, &backend, 1, keys)?;
+    let index = load(&mut machine, 1, keys)?;
     println!("the same keys again");
-    load(&mut machine, &backend, index, keys)?;
+    load(&mut machine, index, keys)?;
     println!("{:?}\n{:?}", machine.reader().sizes(), machine.reader().stats());
     drop(machine);
 

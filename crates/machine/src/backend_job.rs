@@ -1,6 +1,7 @@
 //! Work for the backend thread: what the machine hands out and takes back.
 //!
-//! Jobs are run one by one, in the order in which they were handed out.
+//! Jobs are run one by one, in the order in which they were handed out. Each knows the backend it is for: when a snapshot of
+//! the leader takes the place of the state, some are still for the one before.
 
 use std::sync::Arc;
 
@@ -21,7 +22,11 @@ pub enum BackendJob {
     /// Goes on with a compaction.
     CompactStep(CompactStep),
     /// Goes on with a rewrite of the backend's file without its free space, or begins one.
-    DefragmentStep,
+    DefragmentStep(Backend),
+    /// Gives the file of a leader's snapshot the name of the one before.
+    TakePlace(Backend),
+    /// Removes the file of a snapshot that was not taken.
+    Discard(Backend),
 }
 
 /// What a step of a defragmentation has led to.
@@ -60,9 +65,11 @@ pub struct BackendDone(pub(crate) Done);
 
 #[derive(Debug)]
 pub(crate) enum Done {
-    Commit { applied: Applied, records: usize, result: Result<(), Fault> },
-    CompactStep { compaction: Box<Compaction>, result: Result<Step, Fault> },
-    DefragmentStep(Result<bool, DefragmentFault>),
+    Commit { shared: Arc<Shared>, applied: Applied, records: usize, result: Result<(), Fault> },
+    CompactStep { shared: Arc<Shared>, compaction: Box<Compaction>, result: Result<Step, Fault> },
+    DefragmentStep(Backend, Result<bool, DefragmentFault>),
+    TakePlace(Result<(), storage::Fault>),
+    Discard(Result<(), storage::Fault>),
 }
 
 /// What a job does, for those who time it.
@@ -76,6 +83,8 @@ pub enum JobKind {
     CompactRecords,
     /// Goes on with rewriting the backend's file.
     Defragment,
+    /// Puts a snapshot's file in its place, or removes it.
+    Install,
 }
 
 impl BackendDone {
@@ -89,7 +98,9 @@ impl BackendDone {
         match &self.0 {
             Done::Commit { result, .. } => result.is_err(),
             Done::CompactStep { result, .. } => result.is_err(),
-            Done::DefragmentStep(result) => matches!(result, Err(DefragmentFault::Unknown(_))),
+            Done::DefragmentStep(_, result) => matches!(result, Err(DefragmentFault::Unknown(_))),
+            Done::TakePlace(result) => result.is_err(),
+            Done::Discard(_) => false,
         }
     }
 }
@@ -101,28 +112,40 @@ impl BackendJob {
             Self::Commit(_) => JobKind::Commit,
             Self::CompactStep(step) if step.compaction.is_in_index() => JobKind::CompactIndex,
             Self::CompactStep(_) => JobKind::CompactRecords,
-            Self::DefragmentStep => JobKind::Defragment,
+            Self::DefragmentStep(_) => JobKind::Defragment,
+            Self::TakePlace(_) | Self::Discard(_) => JobKind::Install,
         }
     }
 
     /// Does the work. A fault comes back inside [`BackendDone`].
-    pub fn run(self, backend: &Backend) -> BackendDone {
+    pub fn run(self) -> BackendDone {
         BackendDone(match self {
-            Self::Commit(commit) => commit.run(backend),
-            Self::CompactStep(step) => step.run(backend),
-            Self::DefragmentStep => Done::DefragmentStep(backend.defragment_step()),
+            Self::Commit(commit) => commit.run(),
+            Self::CompactStep(step) => step.run(),
+            Self::DefragmentStep(backend) => {
+                let stepped = backend.defragment_step();
+                Done::DefragmentStep(backend, stepped)
+            }
+            Self::TakePlace(backend) => Done::TakePlace(backend.take_place()),
+            Self::Discard(backend) => Done::Discard(backend.discard()),
         })
     }
 }
 
 impl Commit {
-    fn run(self, backend: &Backend) -> Done {
+    fn run(self) -> Done {
         let Self { shared, mut ops, entries, applied } = self;
+        let backend = &shared.backend;
         #[cfg(feature = "planted-faults")]
         if crate::fault_hooks::is_planted(crate::fault_hooks::Planted::AppliedIndexBeforeData)
             && let Err(fault) = backend.commit(&WriteBatch::new(ops.clone()))
         {
-            return Done::Commit { applied, records: 0, result: Err(fault.into()) };
+            return Done::Commit {
+                shared: Arc::clone(&shared),
+                applied,
+                records: 0,
+                result: Err(fault.into()),
+            };
         }
         ops.extend(entries.iter().map(|entry| {
             let key = schema::record_key(entry.revision, entry.is_tombstone);
@@ -134,13 +157,14 @@ impl Commit {
         for entry in entries.into_iter().filter(|entry| !entry.is_tombstone) {
             shared.cache.insert(entry.revision, entry.record);
         }
-        Done::Commit { applied, records, result }
+        Done::Commit { shared, applied, records, result }
     }
 }
 
 impl CompactStep {
-    fn run(mut self, backend: &Backend) -> Done {
-        let result = self.compaction.step(&self.shared, backend, self.batch_max);
-        Done::CompactStep { compaction: self.compaction, result }
+    fn run(self) -> Done {
+        let Self { shared, mut compaction, batch_max } = self;
+        let result = compaction.step(&shared, &shared.backend, batch_max);
+        Done::CompactStep { shared, compaction, result }
     }
 }

@@ -23,7 +23,7 @@ use crate::mvcc::store::Store;
 use crate::mvcc::txn::Replies;
 use crate::outcome::{Outcome, Reply};
 use crate::quota::Quota;
-use crate::reader::Reader;
+use crate::reader::{Published, Reader};
 use crate::recover::{self, Conveyor};
 use crate::request_kind::RequestKind;
 use crate::schema::{self, ConfState};
@@ -93,6 +93,8 @@ pub struct AppliedEntry {
 #[derive(Debug)]
 pub struct Machine {
     pub(crate) store: Store,
+    /// What readers see.
+    published: Arc<Published>,
     pub(crate) lessor: Lessor,
     pub(crate) membership: Membership,
     pub(crate) conf_state: ConfState,
@@ -128,6 +130,7 @@ impl Machine {
         shared.set_durable_index(recovered.applied.index);
         *shared.alarms.write() = recovered.alarms;
         let machine = Self {
+            published: Arc::new(Published::new(&shared)),
             store: Store::new(shared),
             lessor: recovered.lessor,
             membership: recovered.membership,
@@ -150,7 +153,20 @@ impl Machine {
 
     /// Returns the shared read side.
     pub fn reader(&self) -> Reader {
-        Reader { shared: Arc::clone(&self.store.shared), quota: self.quota }
+        Reader { state: Arc::clone(&self.published), quota: self.quota }
+    }
+
+    /// Takes the place of `before`, whose readers see this machine's state from now on. It comes from a snapshot that holds
+    /// everything `before` has applied; jobs of `before` that are still under way are of no use any more.
+    pub fn succeed(&mut self, before: &Self) {
+        assert!(
+            before.applied.index <= self.applied.index,
+            "a state is not replaced by an older one"
+        );
+        let shared = &self.store.shared;
+        shared.counters.go_on_from(&before.store.shared.counters);
+        before.published.replace(shared);
+        self.published = Arc::clone(&before.published);
     }
 
     /// Returns the last applied entry.
@@ -348,7 +364,7 @@ impl Machine {
     /// Takes the next step of a defragmentation, or the first of a new one. Commits and steps of a compaction may have their
     /// turn before the next.
     pub fn take_defragment_step(&self) -> BackendJob {
-        BackendJob::DefragmentStep
+        BackendJob::DefragmentStep(self.store.shared.backend.clone())
     }
 
     /// Returns the revision up to which compactions have been carried out, or −1: who asked for a
@@ -362,9 +378,12 @@ impl Machine {
     /// by a restart.
     pub fn backend_done(&mut self, done: BackendDone) -> Result<Option<Defragmentation>, Fault> {
         match done.0 {
-            Done::Commit { applied, records, result } => {
-                self.is_committing = false;
+            Done::Commit { shared, applied, records, result } => {
                 result?;
+                if !self.is_own(&shared) {
+                    return Ok(None);
+                }
+                self.is_committing = false;
                 self.store.shared.counters.commit(records as u64);
                 // First the index, then the records: whoever waits for the index finds them in the
                 // engine.
@@ -372,18 +391,39 @@ impl Machine {
                 while self.store.shared.state.write().tail.drop_handed(CHUNK_KEYS) {}
                 Ok(None)
             }
-            Done::CompactStep { compaction, result } => {
-                self.is_compacting = false;
-                self.compact_step_done(*compaction, result?);
+            Done::CompactStep { shared, compaction, result } => {
+                let step = result?;
+                if self.is_own(&shared) {
+                    self.is_compacting = false;
+                    self.compact_step_done(*compaction, step);
+                }
                 Ok(None)
             }
-            Done::DefragmentStep(result) => match result {
+            Done::TakePlace(result) => {
+                result?;
+                tracing::info!("the snapshot's file is in its place");
+                Ok(None)
+            }
+            Done::Discard(result) => {
+                if let Err(fault) = result {
+                    // The next start removes it.
+                    tracing::warn!(%fault, "could not remove the file of a snapshot");
+                }
+                Ok(None)
+            }
+            Done::DefragmentStep(backend, _) if !self.store.shared.backend.is(&backend) => Ok(None),
+            Done::DefragmentStep(_, result) => match result {
                 Ok(false) => Ok(Some(Defragmentation::GoesOn)),
                 Ok(true) => Ok(Some(Defragmentation::Done)),
                 Err(DefragmentFault::GivenUp(fault)) => Ok(Some(Defragmentation::GivenUp(fault))),
                 Err(DefragmentFault::Unknown(fault)) => Err(fault.into()),
             },
         }
+    }
+
+    /// Tells whether a job was for this state, and not for one whose place this one has taken.
+    fn is_own(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(shared, &self.store.shared)
     }
 
     fn compact_step_done(&mut self, compaction: Compaction, step: Step) {

@@ -6,6 +6,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, Guard};
 use proto::etcdserverpb::{AlarmMember, AlarmType, RangeRequest, TxnRequest};
 
 use crate::auth::Auth;
@@ -26,11 +27,26 @@ use crate::{Record, Refusal};
 /// Reads of one request that lost a race with a compaction.
 const ATTEMPTS_MAX: usize = 4;
 
-/// The read side.
+/// The read side. Clones see the same state, also when a snapshot of the leader takes its place.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) state: Arc<Published>,
     pub(crate) quota: Quota,
+}
+
+/// The state that is read now. Each read stays with the one it began with.
+#[derive(Debug)]
+pub(crate) struct Published(ArcSwap<Shared>);
+
+impl Published {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self(ArcSwap::from(Arc::clone(shared)))
+    }
+
+    /// Lets reads that begin from now on see `shared`.
+    pub(crate) fn replace(&self, shared: &Arc<Shared>) {
+        self.0.store(Arc::clone(shared));
+    }
 }
 
 /// How large the store is.
@@ -45,50 +61,55 @@ pub struct Sizes {
 }
 
 impl Reader {
+    /// Returns the state as it is now.
+    pub(crate) fn shared(&self) -> Guard<Arc<Shared>> {
+        self.state.0.load()
+    }
+
     /// Returns the revision of the last change.
     pub fn revision(&self) -> i64 {
-        self.shared.current()
+        self.shared().current()
     }
 
     /// Returns the lowest readable revision, or −1.
     pub fn compact_revision(&self) -> i64 {
-        self.shared.compacted()
+        self.shared().compacted()
     }
 
     /// Returns the newest compaction whose physical pass is durable here, or −1.
     pub fn finished_compaction(&self) -> i64 {
-        self.shared.finished_compaction()
+        self.shared().finished_compaction()
     }
 
     /// Returns the index of the last entry whose effects are durable in the backend: what
     /// [`Reader::snapshot`] holds at least.
     pub fn durable_index(&self) -> u64 {
-        self.shared.durable_index()
+        self.shared().durable_index()
     }
 
     /// Returns the membership as applied here.
     pub fn membership(&self) -> Arc<Membership> {
-        self.shared.membership()
+        self.shared().membership()
     }
 
     /// Returns what the store holds of authentication.
     pub fn auth(&self) -> Auth {
-        self.shared.auth
+        self.shared().auth
     }
 
     /// Copies the alarms that are set: as many as anybody cared to set.
     pub fn alarms(&self) -> Arc<[AlarmMember]> {
-        self.shared.alarms.read().of_kind(AlarmType::None.into()).into()
+        self.shared().alarms.read().of_kind(AlarmType::None.into()).into()
     }
 
     /// Tells whether any member has an alarm of a kind; the cost does not depend on how many are set.
     pub fn has_alarm(&self, kind: AlarmType) -> bool {
-        self.shared.alarms.read().has(kind)
+        self.shared().alarms.read().has(kind)
     }
 
     /// Tells whether a request of `cost` ([`crate::quota`]) fits into this member's store.
     pub fn has_room(&self, cost: u64) -> bool {
-        self.quota.has_room(self.shared.live_bytes(), cost)
+        self.quota.has_room(self.shared().live_bytes(), cost)
     }
 
     /// Answers a range; the first part is `header.revision`. May read the disk, and takes memory
@@ -103,10 +124,11 @@ impl Reader {
         request: &RangeRequest,
         room: &mut Room<'_>,
     ) -> Result<(i64, RangeReply), ReadError> {
-        self.shared.counters.range();
+        let shared = self.shared();
+        shared.counters.range();
         retried(request.revision, || {
-            let current = self.shared.current();
-            let mut view = View::at(&self.shared, current, request.revision)?;
+            let current = shared.current();
+            let mut view = View::at(&shared, current, request.revision)?;
             Ok((current, range::range(&mut view, request, room)?))
         })
     }
@@ -117,104 +139,34 @@ impl Reader {
         &self,
         request: &RangeRequest,
     ) -> Option<Result<(i64, RangeReply), Refusal>> {
-        let current = self.shared.current();
-        let view = match View::at(&self.shared, current, request.revision) {
+        let shared = self.shared();
+        let current = shared.current();
+        let view = match View::at(&shared, current, request.revision) {
             Ok(view) => view,
             Err(refusal) => return Some(Err(refusal)),
         };
         let query = Query::new(request);
         let reply = match query.keys {
             _ if !query.is_natural() => None,
-            Keys::One(key) if !query.has_filters() => self.get_resident(&view, &query, key),
-            _ => self.list_resident(&view, &query),
+            Keys::One(key) if !query.has_filters() => get_resident(&shared, &view, &query, key),
+            _ => list_resident(&shared, &view, &query),
         };
         match reply {
             // Refused by a compaction since the view was opened: the slow way tries again.
             Some(Err(Refusal::Compacted)) if request.revision <= 0 => None,
             Some(reply) => {
-                self.shared.counters.range();
+                shared.counters.range();
                 Some(reply.map(|reply| (current, reply)))
             }
             None => None,
         }
     }
 
-    fn get_resident(
-        &self,
-        view: &View<'_>,
-        query: &Query<'_>,
-        key: &[u8],
-    ) -> Option<Result<RangeReply, Refusal>> {
-        let found = match view.lookup(key) {
-            Ok(found) => found,
-            Err(refusal) => return Some(Err(refusal)),
-        };
-        let Some(found) = found else { return Some(Ok(RangeReply::default())) };
-        if query.is_count_only() {
-            return Some(Ok(RangeReply { count: 1, ..RangeReply::default() }));
-        }
-        let record = if query.is_index_only() {
-            index_record(key, &found.found)
-        } else {
-            self.resident(&found)?
-        };
-        Some(Ok(RangeReply { kvs: vec![record], more: false, count: 1 }))
-    }
-
-    fn list_resident(
-        &self,
-        view: &View<'_>,
-        query: &Query<'_>,
-    ) -> Option<Result<RangeReply, Refusal>> {
-        let limit = query.limit();
-        let mut items = Vec::new();
-        let mut more = false;
-        if query.is_count_only() {
-            let count = count_resident(view, query)?;
-            return Some(count.map(|count| RangeReply { kvs: vec![], more, count }));
-        }
-        let is_index_only = query.is_index_only();
-        let mut visited = 0;
-        let chunk = view.scan_chunk(query.keys, query.keys.start(), &mut |key, found, record| {
-            visited += 1;
-            if !query.admits(&found) {
-                return ControlFlow::Continue(());
-            }
-            if items.len() == limit {
-                more = true;
-                return ControlFlow::Break(());
-            }
-            items.push(item(key, found, record, is_index_only));
-            if items.len() == CHUNK_KEYS {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
-        let count = match chunk {
-            Err(refusal) => return Some(Err(refusal)),
-            Ok(Chunk::Done) => visited,
-            Ok(_) if !more => return None,
-            Ok(_) => match count_resident(view, query)? {
-                Ok(count) => count,
-                Err(refusal) => return Some(Err(refusal)),
-            },
-        };
-        let kvs = items.iter().map(|item| self.resident(item)).collect::<Option<Vec<_>>>()?;
-        Some(Ok(RangeReply { kvs, more, count }))
-    }
-
-    fn resident(&self, item: &range::Item) -> Option<Record> {
-        match &item.record {
-            Some(record) => Some(record.clone()),
-            None => self.shared.cache.get(item.found.modified),
-        }
-    }
-
     /// Opens a pager, which answers a range in key order in pieces, all at one revision.
     pub fn pager(&self, request: &RangeRequest) -> Result<RangePager, Refusal> {
-        self.shared.counters.range();
-        RangePager::new(Arc::clone(&self.shared), request)
+        let shared = self.shared();
+        shared.counters.range();
+        RangePager::new(Arc::clone(&shared), request)
     }
 
     /// Opens a pager for a range of any order. One that is not that of the index is made here; its
@@ -228,9 +180,9 @@ impl Reader {
         if RangePager::can_page(request) {
             return Ok(self.pager(request)?);
         }
-        self.shared.counters.range();
-        let shared = &self.shared;
-        retried(request.revision, || RangePager::sorted(Arc::clone(shared), request, room))
+        let shared = self.shared();
+        shared.counters.range();
+        retried(request.revision, || RangePager::sorted(Arc::clone(&shared), request, room))
     }
 
     /// Answers a transaction for which [`crate::mvcc::txn::is_read_only`] holds; the first part is
@@ -241,16 +193,17 @@ impl Reader {
         room: &mut Room<'_>,
     ) -> Result<(i64, TxnReply), ReadError> {
         assert!(txn::is_read_only(request), "transactions that write go through the log");
+        let shared = self.shared();
         retried(0, || {
-            let current = self.shared.current();
-            let mut view = View::new(&self.shared, current);
+            let current = shared.current();
+            let mut view = View::new(&shared, current);
             let path = txn::decide(&mut view, request)?;
-            let compacted = self.shared.compacted();
+            let compacted = shared.compacted();
             let checks = Checks { current, compacted, lessor: None, ranges: RangeChecks::All };
             checks.check(&view, request, &path)?;
-            let reply = txn::read(&self.shared, current, request, &path, room)?;
+            let reply = txn::read(&shared, current, request, &path, room)?;
             let ranges = path.compares() + reply.responses.len() as u64;
-            self.shared.counters.transaction(Operations { ranges, ..Operations::default() });
+            shared.counters.transaction(Operations { ranges, ..Operations::default() });
             Ok((current, reply))
         })
     }
@@ -258,44 +211,115 @@ impl Reader {
     /// Returns the hash of the records up to `revision` (0: the current one), and the current
     /// revision.
     pub fn hash_kv(&self, revision: i64) -> Result<(KeyValueHash, i64), ReadError> {
-        hash::hash_by_revision(&self.shared, revision)
+        hash::hash_by_revision(&self.shared(), revision)
     }
 
     /// Returns the stored hashes of past compactions, by ascending revision.
     pub fn stored_hashes(&self) -> Vec<KeyValueHash> {
-        self.shared.hashes.lock().all().to_vec()
+        self.shared().hashes.lock().all().to_vec()
     }
 
     /// Returns the hash of everything durable, and the current revision.
     pub fn hash(&self) -> Result<(u32, i64), ReadError> {
-        Ok((hash::hash_all(&self.shared)?, self.shared.current()))
+        let shared = self.shared();
+        Ok((hash::hash_all(&shared)?, shared.current()))
     }
 
     /// Opens a snapshot of everything durable: the state after the entry [`Snapshot::index`].
     /// Whoever needs a certain entry in it waits for [`Reader::durable_index`] first.
     pub fn snapshot(&self) -> Result<Snapshot, ReadError> {
-        Snapshot::open(&self.shared.backend)
+        Snapshot::open(&self.shared().backend)
     }
 
     /// Returns how large the store is.
     pub fn sizes(&self) -> Sizes {
-        let size = self.shared.backend.size();
-        Sizes { physical: size.physical, in_use: size.in_use, live: self.shared.live_bytes() }
+        let shared = self.shared();
+        let size = shared.backend.size();
+        Sizes { physical: size.physical, in_use: size.in_use, live: shared.live_bytes() }
     }
 
     /// Returns the figures since the start.
     pub fn stats(&self) -> Stats {
-        let mut stats = self.shared.counters.snapshot();
-        stats.cache_bytes = self.shared.cache.bytes();
-        stats.open_views = self.shared.backend.open_views() as u64;
-        stats.current_revision = self.shared.current();
-        stats.compact_revision = self.shared.compacted();
-        let state = self.shared.state.read();
+        let shared = self.shared();
+        let mut stats = shared.counters.snapshot();
+        stats.cache_bytes = shared.cache.bytes();
+        stats.open_views = shared.backend.open_views() as u64;
+        stats.current_revision = shared.current();
+        stats.compact_revision = shared.compacted();
+        let state = shared.state.read();
         stats.keys = state.index.live_keys() as u64;
         stats.index_keys = state.index.keys() as u64;
         stats.tail_records = state.tail.len() as u64;
         stats.tail_bytes = state.tail.bytes() as u64;
         stats
+    }
+}
+
+fn get_resident(
+    shared: &Shared,
+    view: &View<'_>,
+    query: &Query<'_>,
+    key: &[u8],
+) -> Option<Result<RangeReply, Refusal>> {
+    let found = match view.lookup(key) {
+        Ok(found) => found,
+        Err(refusal) => return Some(Err(refusal)),
+    };
+    let Some(found) = found else { return Some(Ok(RangeReply::default())) };
+    if query.is_count_only() {
+        return Some(Ok(RangeReply { count: 1, ..RangeReply::default() }));
+    }
+    let record = if query.is_index_only() {
+        index_record(key, &found.found)
+    } else {
+        resident(shared, &found)?
+    };
+    Some(Ok(RangeReply { kvs: vec![record], more: false, count: 1 }))
+}
+
+fn list_resident(
+    shared: &Shared,
+    view: &View<'_>,
+    query: &Query<'_>,
+) -> Option<Result<RangeReply, Refusal>> {
+    let limit = query.limit();
+    let mut items = Vec::new();
+    let mut more = false;
+    if query.is_count_only() {
+        let count = count_resident(view, query)?;
+        return Some(count.map(|count| RangeReply { kvs: vec![], more, count }));
+    }
+    let is_index_only = query.is_index_only();
+    let mut visited = 0;
+    let chunk = view.scan_chunk(query.keys, query.keys.start(), &mut |key, found, record| {
+        visited += 1;
+        if !query.admits(&found) {
+            return ControlFlow::Continue(());
+        }
+        if items.len() == limit {
+            more = true;
+            return ControlFlow::Break(());
+        }
+        items.push(item(key, found, record, is_index_only));
+        if items.len() == CHUNK_KEYS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let count = match chunk {
+        Err(refusal) => return Some(Err(refusal)),
+        Ok(Chunk::Done) => visited,
+        Ok(_) if !more => return None,
+        Ok(_) => match count_resident(view, query)? {
+            Ok(count) => count,
+            Err(refusal) => return Some(Err(refusal)),
+        },
+    };
+    let kvs = items.iter().map(|item| resident(shared, item)).collect::<Option<Vec<_>>>()?;
+    Some(Ok(RangeReply { kvs, more, count }))
+}
+
+fn resident(shared: &Shared, item: &range::Item) -> Option<Record> {
+    match &item.record {
+        Some(record) => Some(record.clone()),
+        None => shared.cache.get(item.found.modified),
     }
 }
 

@@ -84,6 +84,11 @@ pub(crate) fn recover(backend: Backend, options: Options) -> Result<Machine, Fau
     Ok(Machine::new(Arc::new(shared), recovered, options))
 }
 
+/// Reads the membership that the backend holds.
+pub(crate) fn membership(engine: &backend::Reader) -> Result<Membership, Fault> {
+    Stored { engine }.membership()
+}
+
 /// The backend at one view.
 #[derive(Debug)]
 struct Stored<'a> {

@@ -10,6 +10,8 @@ use storage::bolt::writer::PAGE_BYTES;
 use storage::bolt::{Planner, Writer};
 
 use crate::fault::{Fault, ReadError};
+use crate::membership::Membership;
+use crate::recover;
 use crate::schema::{self, ConfState};
 
 /// A consistent view of all ten buckets. While it is held the engine keeps pages that were freed
@@ -63,6 +65,11 @@ impl Snapshot {
     /// Returns the version of the layout; empty when unknown.
     pub fn storage_version(&self) -> &str {
         &self.storage_version
+    }
+
+    /// Reads the membership after that entry.
+    pub fn membership(&self) -> Result<Membership, Fault> {
+        recover::membership(&self.engine)
     }
 
     /// Begins the database file: reads all lengths once to plan it. The image keeps the view alive.

@@ -48,6 +48,26 @@ impl Counters {
         add(&self.committed_records, records);
     }
 
+    /// Adds what another state has counted, whose place this one takes.
+    pub(crate) fn go_on_from(&self, before: &Self) {
+        let before = before.snapshot();
+        for (counter, amount) in [
+            (&self.puts, before.puts),
+            (&self.put_bytes, before.put_bytes),
+            (&self.deletes, before.deletes),
+            (&self.ranges, before.ranges),
+            (&self.txns, before.txns),
+            (&self.events, before.events),
+            (&self.compactions, before.compactions),
+            (&self.compacted_records, before.compacted_records),
+            (&self.compaction_steps, before.compaction_steps),
+            (&self.commits, before.commits),
+            (&self.committed_records, before.committed_records),
+        ] {
+            add(counter, amount);
+        }
+    }
+
     /// Reads the counters into a snapshot whose other figures are 0.
     pub(crate) fn snapshot(&self) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -117,6 +117,15 @@ impl BackendPace {
         }));
     }
 
+    /// Forgets what is under way for a state whose place another one has taken. Who waits for a defragmentation waits for
+    /// the other one's.
+    pub(crate) fn begin_anew(&mut self) {
+        self.is_stepping = false;
+        let mut waiting = std::mem::take(&mut self.defragmenting);
+        waiting.append(&mut self.defragment_next);
+        self.defragment_next = waiting;
+    }
+
     /// Takes everyone who waits for a job.
     pub(crate) fn take_all(&mut self) -> Vec<Token> {
         self.defragmenting.drain(..).chain(self.defragment_next.drain(..)).collect()

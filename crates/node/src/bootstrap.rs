@@ -4,6 +4,7 @@
 //! mark in the WAL at or below that says where reading starts; the entries behind it that the backend does not hold are
 //! applied again once consensus has them committed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,20 +18,23 @@ use serde::Serialize;
 use storage::backend::Backend;
 use storage::datadir::DataDir;
 use storage::wal::{self, Wal};
-use storage::{Disk, Fault};
+use storage::{Disk, Fault, snap};
 
 use crate::backend_pace::BackendPace;
 use crate::compactor::Compactor;
 use crate::config::{Bootstrap, Config};
 use crate::consensus::{self, Consensus, Durable, Position};
+use crate::install::Install;
 use crate::leadership::Leadership;
 use crate::lease_desk::LeaseDesk;
 use crate::node::{Node, Own};
 use crate::proposals::Proposals;
 use crate::reads::Reads;
+use crate::sending::Sending;
 use crate::snapshots::Snapshots;
+use crate::transfer::Transfers;
 use crate::upkeep::Upkeep;
-use crate::{Effects, Gate, Now, RequestIds};
+use crate::{Effects, Gate, Identity, Now, RequestIds};
 
 /// The term of the entries that form a cluster.
 const BOOTSTRAP_TERM: u64 = 1;
@@ -45,8 +49,6 @@ pub struct Started {
     pub node: Node,
     /// Its log, for the WAL thread.
     pub wal: Wal,
-    /// Its engine, for the backend thread.
-    pub backend: Backend,
     /// Its directories; held for their lock.
     pub data_dir: DataDir,
     /// What is to be done first.
@@ -95,14 +97,17 @@ impl Node {
     pub fn start(disk: &Arc<dyn Disk>, config: Config, now: Now) -> Result<Started, StartError> {
         let data_dir = DataDir::open(&**disk, &config.data_dir, config.wal_dir.as_deref())?;
         let has_log = wal::exists(&**disk, data_dir.wal())?;
-        let database = data_dir.snap().join("db");
+        let database = data_dir.database();
+        let mark = if has_log { wal::newest_snapshot_mark(&**disk, data_dir.wal())? } else { None };
+        let marked = mark.as_ref().map(|mark| mark.index);
+        snap::finish_import(&**disk, data_dir.snap(), marked, &database)?;
         let backend =
             Backend::open(Arc::clone(disk), &database, schema::BUCKETS, config.backend.options)?;
         let mut options = config.machine.clone();
         options.lease.clock_step = config.raft.lease_step();
-        let machine = Machine::recover(backend.clone(), options)?;
+        let machine = Machine::recover(backend, options)?;
         let log = if has_log {
-            recover(disk, data_dir.wal(), &database, &config, &machine)?
+            recover(disk, data_dir.wal(), &database, &config, &machine, &mark.unwrap_or_default())?
         } else if machine.applied().index == 0 {
             form(disk, data_dir.wal(), &config)?
         } else {
@@ -121,7 +126,7 @@ impl Node {
         let mut node = assemble(config, (member, cluster), consensus, machine, now);
         node.snapshots = Snapshots::new(node.own.snapshots.count, last_mark);
         let effects = node.begin();
-        Ok(Started { node, wal, backend, data_dir, effects })
+        Ok(Started { node, wal, data_dir, effects })
     }
 
     /// Applies what is committed already, and campaigns if nobody else can lead.
@@ -167,6 +172,9 @@ fn assemble(
         snapshots: Snapshots::new(config.snapshots.count, 0),
         upkeep: Upkeep::default(),
         leadership: Leadership::default(),
+        transfers: Transfers::default(),
+        sending: Sending::default(),
+        install: Install::default(),
         to_apply: std::collections::VecDeque::new(),
         wal_job: 0,
         now,
@@ -184,16 +192,16 @@ fn recover(
     database: &Path,
     config: &Config,
     machine: &Machine,
+    start: &walpb::Snapshot,
 ) -> Result<Log, StartError> {
     let applied = machine.applied().index;
-    let start = wal::newest_snapshot_mark(&**disk, dir)?.unwrap_or_default();
     let newest = start.index;
     if newest > applied {
         let what = format!("it holds entries up to {applied}, but the log begins at {newest}");
         return Err(Fault::unusable(database, what, REMEDY).into());
     }
     let (mut wal, recovered) =
-        Wal::recover_with(Arc::clone(disk), dir, wal::Start::from(&start), config.wal)?;
+        Wal::recover_with(Arc::clone(disk), dir, wal::Start::from(start), config.wal)?;
     if let Some(repair) = &recovered.repaired {
         tracing::warn!(?repair, "cut a torn tail off the log");
     }
@@ -201,6 +209,9 @@ fn recover(
     if recovered.hard_state.is_none() && start.index == 0 && applied == 0 {
         // The first start ended between creating the log and having written to it: entries without the hard state
         // behind them are a part of what is written again.
+        if config.bootstrap.joins.is_some() {
+            return Ok(Log { wal, member, cluster, durable: Durable::empty(), last_mark: 0 });
+        }
         let formed = Formed::new(&config.bootstrap, &config.name)?;
         if (formed.member, formed.cluster) != (member, cluster) {
             let what = "it is empty and belongs to another member than the one configured";
@@ -209,13 +220,16 @@ fn recover(
         let durable = formed.write(&mut wal)?;
         return Ok(Log { wal, member, cluster, durable, last_mark: 0 });
     }
-    let durable = Durable {
+    let mut durable = Durable {
         hard_state: recovered.hard_state.unwrap_or_default(),
-        conf_state: conf_state(machine, &start),
+        conf_state: conf_state(machine, start),
         start: Position { index: start.index, term: start.term },
         entries: recovered.entries,
         applied,
     };
+    if config.forces_new_cluster {
+        stand_alone(&mut durable, member, &mut wal)?;
+    }
     tracing::info!(
         member = format!("{member:x}"),
         cluster = format!("{cluster:x}"),
@@ -224,6 +238,44 @@ fn recover(
         "recovered the log"
     );
     Ok(Log { wal, member, cluster, durable, last_mark: newest })
+}
+
+/// Makes the log go on with the removal of all other members, as if they had agreed. The whole log counts as committed, unlike
+/// in etcd, which drops what the commit index on the disk does not cover: that index lags behind, and what it does not cover
+/// may be acknowledged. Nobody is left who could have agreed on something else.
+fn stand_alone(durable: &mut Durable, own: u64, wal: &mut Wal) -> Result<(), Fault> {
+    let Durable { hard_state, conf_state, start, entries, applied } = durable;
+    let mut others: BTreeSet<u64> =
+        conf_state.voters.iter().chain(&conf_state.learners).copied().collect();
+    for entry in entries.iter().filter(|entry| entry.index > *applied) {
+        let is_change = entry.r#type() == raftpb::EntryType::EntryConfChange;
+        if let Some(change) =
+            raftpb::ConfChange::decode(entry.data.clone()).ok().filter(|_| is_change)
+        {
+            match change.r#type() {
+                raftpb::ConfChangeType::ConfChangeRemoveNode => others.remove(&change.node_id),
+                raftpb::ConfChangeType::ConfChangeAddNode
+                | raftpb::ConfChangeType::ConfChangeAddLearnerNode => others.insert(change.node_id),
+                raftpb::ConfChangeType::ConfChangeUpdateNode => false,
+            };
+        }
+    }
+    others.remove(&own);
+    let first = entries.last().map_or(start.index, |entry| entry.index) + 1;
+    let removals = (first..).zip(&others).map(|(index, other)| {
+        let kind = raftpb::ConfChangeType::ConfChangeRemoveNode;
+        change_entry(kind, (index, hard_state.term), *other, Bytes::new())
+    });
+    let removals: Vec<_> = removals.collect();
+    tracing::warn!(
+        removed = others.iter().map(|id| format!("{id:x}")).collect::<Vec<_>>().join(","),
+        "forcing a new cluster: all other members are removed"
+    );
+    hard_state.commit = first + removals.len() as u64 - 1;
+    wal.append(&removals, Some(hard_state))?;
+    wal.sync()?;
+    entries.extend(removals);
+    Ok(())
 }
 
 /// Returns the consensus group as of the applied entry: what the backend says, and for one that does not say (before
@@ -242,6 +294,17 @@ fn conf_state(machine: &Machine, start: &walpb::Snapshot) -> raftpb::ConfState {
 
 /// Creates the log of a new member.
 fn form(disk: &Arc<dyn Disk>, dir: &Path, config: &Config) -> Result<Log, StartError> {
+    if let Some(Identity { member, cluster }) = config.bootstrap.joins {
+        let identity = Metadata { node_id: member, cluster_id: cluster };
+        let mut wal = Wal::create_with(Arc::clone(disk), dir, identity, config.wal)?;
+        wal.sync()?;
+        tracing::info!(
+            member = format!("{member:x}"),
+            cluster = format!("{cluster:x}"),
+            "joining an existing cluster"
+        );
+        return Ok(Log { wal, member, cluster, durable: Durable::empty(), last_mark: 0 });
+    }
     let formed = Formed::new(&config.bootstrap, &config.name)?;
     let (member, cluster) = (formed.member, formed.cluster);
     let identity = Metadata { node_id: member, cluster_id: cluster };
@@ -295,7 +358,9 @@ impl Formed {
         };
         let entries = (1..).zip(&members).map(|(index, (id, name, urls))| {
             let context = Context { id: *id, peer_urls: urls, name };
-            entry(index, *id, crate::snapshots::go_json(&context).into())
+            let kind = raftpb::ConfChangeType::ConfChangeAddNode;
+            let context = crate::snapshots::go_json(&context).into();
+            change_entry(kind, (index, BOOTSTRAP_TERM), *id, context)
         });
         Ok(Self { member: *member, cluster: cluster_id(&ids), entries: entries.collect() })
     }
@@ -316,16 +381,16 @@ impl Formed {
     }
 }
 
-fn entry(index: u64, member: u64, context: Bytes) -> raftpb::Entry {
-    let change = raftpb::ConfChange {
-        id: 0,
-        r#type: raftpb::ConfChangeType::ConfChangeAddNode.into(),
-        node_id: member,
-        context,
-    };
+fn change_entry(
+    kind: raftpb::ConfChangeType,
+    (index, term): (u64, u64),
+    node_id: u64,
+    context: Bytes,
+) -> raftpb::Entry {
+    let change = raftpb::ConfChange { id: 0, r#type: kind.into(), node_id, context };
     raftpb::Entry {
         r#type: raftpb::EntryType::EntryConfChange.into(),
-        term: BOOTSTRAP_TERM,
+        term,
         index,
         data: change.encode_to_vec().into(),
     }
@@ -344,7 +409,7 @@ mod tests {
                 peer_urls: vec![(*url).to_owned()],
             })
             .collect();
-        Bootstrap { members, cluster_token: "etcd-cluster".to_owned() }
+        Bootstrap { members, cluster_token: "etcd-cluster".to_owned(), joins: None }
     }
 
     #[test]

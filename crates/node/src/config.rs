@@ -20,6 +20,9 @@ pub struct Config {
     pub wal: storage::wal::Options,
     /// The cluster to form when there is no WAL yet; ignored otherwise.
     pub bootstrap: Bootstrap,
+    /// Whether to remove all other members at this start, and what was not committed: for a cluster whose majority is lost
+    /// for ever.
+    pub forces_new_cluster: bool,
     /// Consensus.
     pub raft: RaftConfig,
     /// Raft snapshots and what of the log stays.
@@ -43,6 +46,17 @@ pub struct Bootstrap {
     pub members: Vec<InitialMember>,
     /// Tells clusters with equal URLs apart.
     pub cluster_token: String,
+    /// Set when there is a cluster already: nothing is formed, all of the log comes from the members that are there.
+    pub joins: Option<Identity>,
+}
+
+/// Who a member is. Fixed for its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Its id.
+    pub member: u64,
+    /// Its cluster's.
+    pub cluster: u64,
 }
 
 /// One member of [`Bootstrap`].

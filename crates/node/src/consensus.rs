@@ -33,6 +33,8 @@ use forwarded::ForwardedReads;
 use log::Log;
 pub(crate) use log::Position;
 
+use crate::Failure;
+
 /// Bytes of entries in one message, as etcd has it.
 const APPEND_BYTES_MAX: u64 = 1 << 20;
 
@@ -68,6 +70,19 @@ pub(crate) struct Durable {
     pub(crate) entries: Vec<raftpb::Entry>,
     /// What is applied already.
     pub(crate) applied: u64,
+}
+
+impl Durable {
+    /// What a member begins with that joins others: all comes from them.
+    pub(crate) fn empty() -> Self {
+        Self {
+            hard_state: raftpb::HardState::default(),
+            conf_state: raftpb::ConfState::default(),
+            start: Position { index: 0, term: 0 },
+            entries: Vec::new(),
+            applied: 0,
+        }
+    }
 }
 
 /// Raft of one member.
@@ -106,6 +121,8 @@ pub(crate) struct Output {
     pub(crate) committed: Vec<Committed>,
     /// Contexts of [`Consensus::read_index`], with the index that has to be applied before the read.
     pub(crate) reads: Vec<(u64, u64)>,
+    /// Set when a snapshot that was stepped takes the place of the log.
+    pub(crate) restored: Option<Position>,
 }
 
 /// What has to be durable.
@@ -253,6 +270,23 @@ impl Consensus {
         }
     }
 
+    /// Ends the time in which nobody else is voted for because of the present leader.
+    pub(crate) fn doubt_leader(&mut self) {
+        if self.raw.raft.state == StateRole::Follower {
+            let elapsed = &mut self.raw.raft.election_elapsed;
+            *elapsed = (*elapsed).max(self.options.election_ticks);
+        }
+    }
+
+    /// Tells whether nothing was heard of a leader for an election timeout, or since it was doubted.
+    pub(crate) fn is_leaderless(&self) -> bool {
+        match self.raw.raft.state {
+            StateRole::Follower => self.raw.raft.election_elapsed >= self.options.election_ticks,
+            StateRole::PreCandidate => true,
+            StateRole::Candidate | StateRole::Leader => false,
+        }
+    }
+
     /// Starts an election at once, if this member can win one.
     pub(crate) fn campaign(&mut self) {
         if self.raw.raft.promotable() && self.may_be_elected() {
@@ -309,6 +343,18 @@ impl Consensus {
         self.set_election_timeout();
     }
 
+    fn own(&self) -> validate::Own {
+        let status = self.status();
+        validate::Own {
+            id: self.options.id,
+            term: status.term,
+            last: self.last(),
+            is_leader: status.is_leader(),
+            is_persisting: self.is_persisting(),
+            is_lone: status.is_lone,
+        }
+    }
+
     /// Takes a message of a peer. `fresh` is a context never used before, for a read that the peer forwards.
     pub(crate) fn step(
         &mut self,
@@ -316,15 +362,7 @@ impl Consensus {
         fresh: u64,
     ) -> Result<(), Unusable> {
         let status = self.status();
-        let own = validate::Own {
-            id: self.options.id,
-            term: status.term,
-            last: self.last(),
-            is_leader: status.is_leader(),
-            is_persisting: self.is_persisting(),
-            is_lone: status.is_lone,
-        };
-        let kind = validate::check(&message, own)?;
+        let kind = validate::check(&message, self.own())?;
         if kind == raftpb::MessageType::MsgReadIndex && status.is_leader() {
             // Before the term's first commit raft drops reads; the follower asks again.
             self.forwarded.admit(&mut message, fresh, status.term)?;
@@ -332,6 +370,16 @@ impl Consensus {
         if let Err(error) = self.raw.step(convert::message_in(message)?) {
             // A dropped proposal times out at its proposer, and one from an unknown peer is of no use.
             tracing::debug!(%error, "message dropped by raft");
+        }
+        self.set_election_timeout();
+        Ok(())
+    }
+
+    /// Takes a snapshot whose database is at hand. It counts if [`Output::restored`] tells so.
+    pub(crate) fn step_snapshot(&mut self, message: raftpb::Message) -> Result<(), Unusable> {
+        validate::check_snapshot(&message, self.own())?;
+        if let Err(error) = self.raw.step(convert::message_in(message)?) {
+            tracing::debug!(%error, "snapshot dropped by raft");
         }
         self.set_election_timeout();
         Ok(())
@@ -358,6 +406,49 @@ impl Consensus {
         self.set_election_timeout();
     }
 
+    /// Gives leadership to `to`, a voter.
+    pub(crate) fn transfer_to(&mut self, to: u64) {
+        self.raw.transfer_leader(to);
+        self.set_election_timeout();
+    }
+
+    /// Tells whether a learner is so far that it may get a vote, which only a leader knows.
+    pub(crate) fn check_ready(&self, learner: u64) -> Result<(), Failure> {
+        if !self.status().is_leader() {
+            return Err(Failure::NotLeader);
+        }
+        let progress = self.raw.raft.prs();
+        let matched = |id| progress.get(id).map(|progress| progress.matched);
+        let theirs = matched(learner).ok_or(Failure::MemberNotFound)?;
+        let ours = matched(self.options.id).unwrap_or_default();
+        // Nine tenths, as etcd has it.
+        if u128::from(theirs) * 10 < u128::from(ours) * 9 {
+            return Err(Failure::LearnerNotReady);
+        }
+        Ok(())
+    }
+
+    /// Reports what became of a snapshot that was on its way to a peer.
+    pub(crate) fn snapshot_sent(&mut self, peer: u64, is_done: bool) {
+        let status =
+            if is_done { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
+        self.raw.report_snapshot(peer, status);
+        self.set_election_timeout();
+    }
+
+    /// Offers a snapshot at `applied` to followers that need one, if there are any. Their next answer makes it leave.
+    pub(crate) fn offer_snapshot(&mut self, applied: Position) {
+        if self.raw.store().takes_offer() {
+            let conf_state = self.raw.raft.prs().conf().to_conf_state();
+            self.raw.mut_store().offer(applied, conf_state);
+        }
+    }
+
+    /// Keeps entries behind `index` in memory for a follower that is being sent a snapshot, or none especially.
+    pub(crate) fn hold_log(&mut self, index: Option<u64>) {
+        self.raw.mut_store().hold(index);
+    }
+
     /// Collects all that is to be done. `job` names what has to be persisted, if anything has.
     pub(crate) fn advance(&mut self, job: u64) -> Output {
         let mut output = Output::default();
@@ -370,10 +461,11 @@ impl Consensus {
 
     fn take_ready(&mut self, job: u64, output: &mut Output) {
         let mut ready = self.raw.ready();
-        assert!(
-            ready.snapshot().is_empty(),
-            "snapshots of peers are refused before raft sees them"
-        );
+        if let Some(position) = position_of(ready.snapshot()) {
+            self.raw.mut_store().restart_at(position);
+            output.restored = Some(position);
+            output.persist.get_or_insert_default();
+        }
         output.messages.extend(self.forwarded.answer(ready.take_messages()));
         output.committed.extend(ready.take_committed_entries().into_iter().map(committed));
         for read in ready.take_read_states() {
@@ -381,7 +473,7 @@ impl Consensus {
                 output.reads.push((u64::from_be_bytes(context), read.index));
             }
         }
-        let must_persist = ready.must_sync();
+        let must_persist = ready.must_sync() || output.restored.is_some();
         if let Some(hard_state) = ready.hs() {
             self.lazy_commit = Some(convert::hard_state_out(hard_state));
         }
@@ -550,6 +642,12 @@ fn config(options: Options, applied: u64) -> raft::Config {
         pre_vote: options.pre_vote,
         ..raft::Config::default()
     }
+}
+
+/// Where a snapshot stands, unless it is none.
+fn position_of(snapshot: &eraftpb::Snapshot) -> Option<Position> {
+    let metadata = snapshot.get_metadata();
+    (metadata.index != 0).then_some(Position { index: metadata.index, term: metadata.term })
 }
 
 fn committed(entry: eraftpb::Entry) -> Committed {

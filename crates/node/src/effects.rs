@@ -21,6 +21,9 @@ pub struct Effects {
     pub completions: Vec<Completion>,
     /// Events of newly applied revisions, for every serving thread, in revision order.
     pub events: Vec<Arc<EventBatch>>,
+    /// Whether changes come between the last of `events` and the next that no event tells of: watchers read them from
+    /// history.
+    pub events_lost: bool,
     /// Set once, when the member has to end.
     pub stop: Option<Stop>,
 }
@@ -78,6 +81,10 @@ pub enum Answer {
     Leases(LeaseIds),
     /// The backend's file was rewritten.
     Defragmented,
+    /// The other member leads.
+    LeaderMoved,
+    /// The snapshot's state is that of this member.
+    SnapshotInstalled,
     /// There is no answer.
     Failed(Failure),
 }
@@ -147,6 +154,18 @@ pub enum Failure {
     LeaderChanged,
     /// There is no leader.
     NoLeader,
+    /// Only the leader can do this, and this member does not lead.
+    NotLeader,
+    /// The member that was to lead is no voter of the cluster.
+    NoTransferee,
+    /// The other member did not begin to lead in time.
+    TransferTimedOut,
+    /// The snapshot brings nothing new, or is none for this member.
+    SnapshotNotTaken,
+    /// The learner that was to get a vote is too far behind.
+    LearnerNotReady,
+    /// The learner that was to get a vote is no member.
+    MemberNotFound,
     /// The lease is not ours to answer for any more.
     NotPrimary,
     /// The disk did not let the backend's file be rewritten: it is as it was, and the log says why.

@@ -23,8 +23,20 @@ pub enum Event {
     },
     /// Requests to put into the log, one batch per hand-over of a serving thread.
     Propose(Vec<Proposal>),
-    /// A change of the membership; `data` is an encoded `raftpb.ConfChange` whose id equals the proposal's.
-    ProposeConfChange(Proposal),
+    /// A change of the membership.
+    ProposeConfChange {
+        /// `data` is an encoded `raftpb.ConfChange` whose id equals the proposal's.
+        proposal: Proposal,
+        /// The learner that gets a vote by it: only the leader can tell whether it is ready.
+        promotes: Option<u64>,
+    },
+    /// Asks this member, which leads, to let another one lead; answered by [`crate::Answer::LeaderMoved`].
+    MoveLeader {
+        /// Who waits.
+        token: Token,
+        /// The member that is to lead.
+        to: u64,
+    },
     /// Linearizable reads that wait for a read index, one batch per hand-over.
     Read(Vec<Token>),
     /// Lease requests that the leader answers from memory.
@@ -35,6 +47,38 @@ pub enum Event {
     PeerUnreachable {
         /// Its id.
         peer: u64,
+    },
+    /// A snapshot of the leader, whose database was made a backend beside the present one; answered by
+    /// [`crate::Answer::SnapshotInstalled`]. The next one may come when this one is answered.
+    InstallSnapshot {
+        /// Who waits.
+        token: Token,
+        /// The leader's message.
+        message: Box<raftpb::Message>,
+        /// The state it brings.
+        prepared: Box<Prepared>,
+    },
+    /// A snapshot has reached its receiver, or has not. Follows each message with a snapshot.
+    SnapshotSent {
+        /// The receiver.
+        peer: u64,
+        /// Whether it has taken it.
+        is_done: bool,
+    },
+    /// Another member's process is gone: its streams broke off, and nobody listens where it did.
+    PeerLost {
+        /// Its id.
+        peer: u64,
+    },
+    /// All other members were asked for their release; only a leader has them asked.
+    PeerVersions {
+        /// The lowest answer; `None` if there was not one from each.
+        lowest: Option<machine::membership::Version>,
+    },
+    /// Another member says that this one was removed from the cluster, which is final.
+    ToldRemoved {
+        /// Its id.
+        by: u64,
     },
     /// The WAL thread carried out all jobs up to and including `job`.
     WalDone {
@@ -88,4 +132,13 @@ pub enum LeaseRequestKind {
     },
     /// List all leases.
     Leases,
+}
+
+/// The state that a snapshot of the leader brings.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What was recovered of it.
+    pub machine: machine::Machine,
+    /// Its backend, in a file beside the present one.
+    pub backend: storage::backend::Backend,
 }

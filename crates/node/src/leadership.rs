@@ -17,7 +17,25 @@ pub(crate) struct Leadership {
     elected_at: Option<Now>,
     /// By member.
     contacts: BTreeMap<u64, Contact>,
+    /// Set while a lost leader is to be followed by this member.
+    succession: Option<Succession>,
 }
+
+/// An election that does not wait for its timeout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Succession {
+    /// The term whose leader was lost.
+    term: u64,
+    /// Ticks to let others go first.
+    ticks: usize,
+    /// How many members take turns.
+    heirs: usize,
+    /// Turns that are left.
+    turns: usize,
+}
+
+/// Turns of one member after a leader was lost; after them the election timeout decides.
+const TURNS_MAX: usize = 3;
 
 /// Since when a peer is heard of without a long pause, and when for the last time.
 #[derive(Debug, Clone, Copy)]
@@ -79,9 +97,61 @@ impl Node {
         if has_first_commit || has_new_leader {
             self.reads.ask_again();
         }
+        self.notice_transfers(&status, effects);
         if was_leader && !status.is_leader() {
             // Whoever waits for what only a primary can tell is told so at the end of the burst.
             self.machine.lessor_mut().demote();
+        }
+    }
+
+    /// Takes note of a peer whose process is gone. If it leads, this member does not wait for the election timeout: it
+    /// votes for others at once, and asks for votes itself when it is its turn, so that no two ask at the same time. A
+    /// leader that lives all the same keeps its office: those who hear of it refuse.
+    pub(crate) fn lose_peer(&mut self, peer: u64) {
+        let status = self.consensus.status();
+        if peer != status.leader || status.is_leader() {
+            return;
+        }
+        tracing::warn!(
+            leader = format!("{peer:x}"),
+            term = status.term,
+            "the leader's process is gone"
+        );
+        self.consensus.doubt_leader();
+        let voters = self.consensus.conf_state().voters;
+        let heirs: Vec<u64> = voters.into_iter().filter(|voter| *voter != peer).collect();
+        if let Some(place) = heirs.iter().position(|heir| *heir == self.own.id) {
+            let (term, heirs) = (status.term, heirs.len());
+            // Each term begins with another one.
+            let first = usize::try_from(term).unwrap_or_default() % heirs;
+            let ticks = (place + heirs - first) % heirs;
+            let succession = Succession { term, ticks, heirs, turns: TURNS_MAX };
+            self.leadership.succession = Some(succession);
+            self.succeed();
+        }
+    }
+
+    /// Lets a tick pass for a succession that is under way.
+    pub(crate) fn tick_succession(&mut self) {
+        if let Some(succession) = &mut self.leadership.succession {
+            succession.ticks = succession.ticks.saturating_sub(1);
+            self.succeed();
+        }
+    }
+
+    /// Asks for votes when it is this member's turn, unless there is a leader by now.
+    fn succeed(&mut self) {
+        let Some(succession) = &mut self.leadership.succession else { return };
+        let is_over = succession.turns == 0
+            || self.consensus.status().term != succession.term
+            || !self.consensus.is_leaderless();
+        if is_over {
+            self.leadership.succession = None;
+        } else if succession.ticks == 0 {
+            // The others may not have noticed yet when they are asked: there is another turn.
+            succession.ticks = succession.heirs;
+            succession.turns -= 1;
+            self.consensus.campaign();
         }
     }
 

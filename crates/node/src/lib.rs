@@ -16,6 +16,7 @@ mod bootstrap;
 mod compactor;
 mod consensus;
 mod gate;
+mod install;
 mod leadership;
 mod lease_desk;
 mod meter;
@@ -24,19 +25,24 @@ mod own_requests;
 mod proposals;
 mod reads;
 mod request_ids;
+mod sending;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod unsettled;
 mod upkeep;
 
 pub use bootstrap::{StartError, Started};
 pub use compactor::AutoCompaction;
-pub use config::{BackendConfig, Bootstrap, Config, InitialMember, RaftConfig, SnapshotConfig};
+pub use config::{
+    BackendConfig, Bootstrap, Config, Identity, InitialMember, RaftConfig, SnapshotConfig,
+};
 pub use effects::{Answer, Completion, Effects, Failure, LeaseIds, Stop, WalJob};
-pub use event::{Event, LeaseRequest, LeaseRequestKind, Now, Proposal, Token};
+pub use event::{Event, LeaseRequest, LeaseRequestKind, Now, Prepared, Proposal, Token};
 pub use gate::Gate;
 pub use meter::Meter;
 pub use node::{Node, Stats};
 pub use proposals::Limits;
 pub use request_ids::RequestIds;
+pub use snapshots::membership_document;

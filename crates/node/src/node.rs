@@ -18,14 +18,17 @@ use proto::raftpb;
 use crate::backend_pace::BackendPace;
 use crate::compactor::Compactor;
 use crate::config::{RaftConfig, SnapshotConfig};
-use crate::consensus::{self, Committed, Consensus, Role};
+use crate::consensus::{self, Committed, Consensus, Position, Role};
 use crate::gate::{Alarms, Published};
+use crate::install::Install;
 use crate::leadership::Leadership;
 use crate::lease_desk::{Counter, LeaseDesk};
 use crate::meter::Meter;
 use crate::proposals::{APPLY_LAG_MAX, Content, Proposals, Waiter};
 use crate::reads::Reads;
+use crate::sending::Sending;
 use crate::snapshots::Snapshots;
+use crate::transfer::Transfers;
 use crate::upkeep::Upkeep;
 use crate::{
     Answer, Completion, Effects, Event, Failure, Gate, LeaseRequest, Now, Proposal, RequestIds,
@@ -52,6 +55,9 @@ pub struct Node {
     pub(crate) snapshots: Snapshots,
     pub(crate) upkeep: Upkeep,
     pub(crate) leadership: Leadership,
+    pub(crate) transfers: Transfers,
+    pub(crate) sending: Sending,
+    pub(crate) install: Install,
     /// Committed, not applied yet: more than nothing only while the write-behind tail is full.
     pub(crate) to_apply: VecDeque<Committed>,
     /// The last WAL job given out.
@@ -138,9 +144,10 @@ impl Node {
             Event::Propose(proposals) => {
                 self.propose(proposals, Content::Request, &mut effects);
             }
-            Event::ProposeConfChange(proposal) => {
-                self.propose(vec![proposal], Content::ConfChange, &mut effects);
+            Event::ProposeConfChange { proposal, promotes } => {
+                self.propose_conf_change(proposal, promotes, &mut effects);
             }
+            Event::MoveLeader { token, to } => self.move_leader(token, to, &mut effects),
             Event::Read(tokens) => {
                 let refused = self.reads.admit(tokens, self.now);
                 effects.fail(refused, Failure::TooManyRequests);
@@ -148,10 +155,18 @@ impl Node {
             Event::Lease(requests) => self.take_lease_requests(requests, &mut effects),
             Event::Step(messages) => self.step(messages),
             Event::PeerUnreachable { peer } => self.consensus.unreachable(peer),
+            Event::InstallSnapshot { token, message, prepared } => {
+                self.offer_install(token, *message, prepared, &mut effects);
+            }
+            Event::SnapshotSent { peer, is_done } => self.snapshot_sent(peer, is_done),
+            Event::PeerLost { peer } => self.lose_peer(peer),
+            Event::PeerVersions { lowest } => self.upkeep.hear_versions(lowest),
+            Event::ToldRemoved { by } => self.told_removed(by),
             Event::WalDone { job, result } => match result {
                 Ok(()) => {
                     self.proposals.log.persisted(job);
                     effects.messages.extend(self.consensus.persisted(job));
+                    self.finish_install(job, &mut effects);
                 }
                 Err(fault) => self.fail(fault.into(), &mut effects),
             },
@@ -194,17 +209,24 @@ impl Node {
             let output = self.consensus.advance(self.wal_job + 1);
             if let Some(persist) = output.persist {
                 self.proposals.log.add(self.wal_job + 1, &persist.entries);
-                self.push_wal_job(effects, |job| {
-                    job.entries = persist.entries;
-                    job.hard_state = persist.hard_state;
-                    job.must_sync = true;
-                });
+                let mut job = WalJob {
+                    job: self.wal_job + 1,
+                    entries: persist.entries,
+                    hard_state: persist.hard_state,
+                    must_sync: true,
+                    ..WalJob::default()
+                };
+                self.judge_install(output.restored, &mut job, effects)?;
+                self.push_wal_job(effects, |pushed| *pushed = job);
                 #[cfg(feature = "planted-faults")]
                 if crate::fault_hooks::is_planted(crate::fault_hooks::Planted::EarlyAcknowledgement)
                 {
                     effects.messages.extend(self.consensus.persisted(self.wal_job));
                 }
             }
+            // Raft has said all it has to say of it.
+            self.judge_install(None, &mut WalJob::default(), effects)?;
+            self.notice_snapshots(&output.messages);
             effects.messages.extend(output.messages);
             for (context, index) in output.reads {
                 self.reads.confirm(context, index);
@@ -232,6 +254,8 @@ impl Node {
         let completions = &mut effects.completions;
         let clear = self.with_counter(|desk, counter| desk.retry(counter, completions));
         self.clear_checkpoints(&clear);
+        let machine::Applied { index, term } = self.machine.applied();
+        self.consensus.offer_snapshot(Position { index, term });
         let SnapshotConfig { catch_up_entries, log_bytes_max, .. } = self.own.snapshots;
         self.consensus.trim(catch_up_entries, log_bytes_max);
         self.publish();
@@ -254,6 +278,20 @@ impl Node {
                 effects.fail([token], failure);
             }
         }
+    }
+
+    fn propose_conf_change(
+        &mut self,
+        proposal: Proposal,
+        promotes: Option<u64>,
+        effects: &mut Effects,
+    ) {
+        let checked = promotes.map_or(Ok(()), |learner| self.consensus.check_ready(learner));
+        if let Err(failure) = checked {
+            effects.fail([proposal.token], failure);
+            return;
+        }
+        self.propose(vec![proposal], Content::ConfChange, effects);
     }
 
     /// Gives raft what was admitted: requests as one message, configuration changes one by one. Without a leader, all
@@ -391,6 +429,14 @@ impl Node {
         self.ending = Some((Stop::Asked, Now(self.now.0 + grace)));
     }
 
+    fn told_removed(&mut self, by: u64) {
+        tracing::error!(
+            told_by = format!("{by:x}"),
+            "the member has been permanently removed from the cluster; its data directory is of no use any more"
+        );
+        self.ending = Some((Stop::Removed, self.now));
+    }
+
     /// Ends in order once leadership is given away or the time for it is over.
     fn finish_stop(&mut self, effects: &mut Effects) {
         let is_leader = self.consensus.status().is_leader();
@@ -420,6 +466,8 @@ impl Node {
         effects.fail(self.reads.take_all(), Failure::Stopped);
         self.leases.fail_all(Failure::Stopped, &mut effects.completions);
         effects.fail(self.backend.take_all(), Failure::Stopped);
+        effects.fail(self.transfers.take_all(), Failure::Stopped);
+        effects.fail(self.install.take_all(), Failure::Stopped);
         effects.stop = Some(stop);
         self.has_stopped = true;
     }
@@ -442,13 +490,19 @@ fn first_requests(queue: &VecDeque<(u64, Content)>) -> Vec<bytes::Bytes> {
 fn refuse(event: Event, effects: &mut Effects) {
     let tokens: Vec<Token> = match event {
         Event::Propose(proposals) => proposals.iter().map(|proposal| proposal.token).collect(),
-        Event::ProposeConfChange(proposal) => vec![proposal.token],
+        Event::ProposeConfChange { proposal, .. } => vec![proposal.token],
         Event::Read(tokens) => tokens,
         Event::Lease(requests) => requests.iter().map(|request| request.token).collect(),
-        Event::Defragment(token) => vec![token],
+        Event::MoveLeader { token, .. }
+        | Event::Defragment(token)
+        | Event::InstallSnapshot { token, .. } => vec![token],
         Event::Tick { .. }
         | Event::Step(_)
         | Event::PeerUnreachable { .. }
+        | Event::SnapshotSent { .. }
+        | Event::PeerLost { .. }
+        | Event::PeerVersions { .. }
+        | Event::ToldRemoved { .. }
         | Event::WalDone { .. }
         | Event::BackendDone(_)
         | Event::Stop => Vec::new(),
@@ -464,6 +518,7 @@ impl Effects {
         self.messages.append(&mut later.messages);
         self.completions.append(&mut later.completions);
         self.events.append(&mut later.events);
+        self.events_lost |= later.events_lost;
         self.stop = self.stop.take().or(later.stop);
     }
 

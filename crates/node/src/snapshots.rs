@@ -93,7 +93,7 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 /// Encodes the membership as etcd's v2 store: JSON with one node per key, as `spec` has it in raft-log §10.3.
 ///
 /// A follower of etcd 3.5 takes its membership from here; there must be nothing outside of `/0`.
-pub(crate) fn membership_document(membership: &Membership) -> Bytes {
+pub fn membership_document(membership: &Membership) -> Bytes {
     let mut index = 0;
     let mut members = Directory::new("/0/members", 1);
     for member in membership.members() {

@@ -14,6 +14,9 @@ use crate::{Effects, Failure, Now};
 /// The cluster version that this release speaks.
 const OWN_CLUSTER_VERSION: Version = Version::new(3, 7, 0);
 
+/// The cluster version to begin with while it is not known what the others speak.
+const FIRST_CLUSTER_VERSION: Version = Version::new(3, 0, 0);
+
 /// Expired leases taken at once; the lessor has its own bounds.
 const EXPIRED_MAX: usize = 500;
 
@@ -26,6 +29,19 @@ pub(crate) struct Upkeep {
     attributes: Task,
     cluster_version: Task,
     no_space: Task,
+    heard: Heard,
+}
+
+/// What the others speak; judged once.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// They were not asked since the last time.
+    #[default]
+    Nothing,
+    /// Not all of them have answered.
+    Incomplete,
+    /// The lowest answer.
+    Lowest(Version),
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +60,11 @@ impl Upkeep {
     pub(crate) fn is_announced(&self) -> bool {
         self.attributes == Task::Done
     }
+
+    /// Takes the lowest release of the others, or that it is not known.
+    pub(crate) fn hear_versions(&mut self, lowest: Option<Version>) {
+        self.heard = lowest.map_or(Heard::Incomplete, Heard::Lowest);
+    }
 }
 
 impl Node {
@@ -55,6 +76,8 @@ impl Node {
         let (now, lease_now) = (self.now, self.lease_now());
         self.machine.lessor_mut().tick(lease_now);
         self.consensus.tick();
+        self.tick_succession();
+        self.hold_log();
         let timeout = self.own.raft.request_timeout();
         for (waiter, since) in self.proposals.expire(now) {
             match waiter {
@@ -64,6 +87,7 @@ impl Node {
         }
         effects.fail(self.reads.expire(now, timeout), Failure::TimedOut);
         self.leases.expire(now, timeout, &mut effects.completions);
+        effects.fail(self.transfers.expire(now, timeout), Failure::TransferTimedOut);
         self.write_lazy_commit(effects);
         let checkpoints = self.machine.lessor_mut().checkpoints(lease_now, CHECKPOINTS_MAX);
         self.propose_checkpoints(&checkpoints);
@@ -98,20 +122,26 @@ impl Node {
         }
     }
 
-    /// Raises the cluster version to what all members speak. With other members, theirs have to be known first.
+    /// Raises the cluster version to what all members speak (`spec/peer-protocol.md` §10). With other members, theirs
+    /// have to be known first.
     fn propose_cluster_version(&mut self) {
         let membership = self.machine.membership();
-        let is_alone = membership.members().len() == 1;
-        let is_behind =
-            membership.cluster_version.is_none_or(|version| version < OWN_CLUSTER_VERSION);
-        let is_downgrading = membership.downgrade.is_enabled;
-        if is_alone && is_behind && !is_downgrading && self.upkeep.cluster_version == Task::Open {
-            let version = OWN_CLUSTER_VERSION.to_string();
-            let admitted = self.propose_own(Purpose::ClusterVersion, |id| {
-                own_requests::cluster_version(id, &version)
-            });
-            self.upkeep.cluster_version = if admitted { Task::UnderWay } else { Task::Open };
+        if self.upkeep.cluster_version != Task::Open || membership.downgrade.is_enabled {
+            return;
         }
+        let is_alone = membership.members().len() == 1;
+        let heard = if is_alone {
+            Heard::Lowest(OWN_CLUSTER_VERSION)
+        } else {
+            std::mem::take(&mut self.upkeep.heard)
+        };
+        let Some(target) = next_cluster_version(membership.cluster_version, heard) else {
+            return;
+        };
+        let version = target.to_string();
+        let admitted = self
+            .propose_own(Purpose::ClusterVersion, |id| own_requests::cluster_version(id, &version));
+        self.upkeep.cluster_version = if admitted { Task::UnderWay } else { Task::Open };
     }
 
     fn propose_expired(&mut self) {
@@ -206,6 +236,10 @@ impl Node {
 
     /// Takes a raft snapshot when one is due, and marks it in the WAL when the backend holds what it stands for.
     pub(crate) fn mark_snapshot(&mut self, effects: &mut Effects) {
+        if self.install.is_under_way() {
+            // Its mark is further than any that this state could have.
+            return;
+        }
         let applied = self.machine.applied();
         if self.snapshots.is_due(applied.index) {
             self.snapshots.capture(Captured {
@@ -228,5 +262,42 @@ impl Node {
             job.must_sync = true;
             job.release_to = Some(index);
         });
+    }
+}
+
+/// Returns the version to which the cluster should go from `current`, if it should.
+fn next_cluster_version(current: Option<Version>, heard: Heard) -> Option<Version> {
+    match (current, heard) {
+        (_, Heard::Nothing) | (Some(_), Heard::Incomplete) => None,
+        (None, Heard::Incomplete) => Some(FIRST_CLUSTER_VERSION),
+        (current, Heard::Lowest(Version { major, minor, .. })) => {
+            let common = OWN_CLUSTER_VERSION.min(Version { major, minor, patch: 0 });
+            let rises = |current: Version| common > current && common.major == current.major;
+            current.is_none_or(rises).then_some(common)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cluster_version_rises_to_what_all_speak() {
+        let (old, new) = (Version::new(3, 5, 0), Version::new(3, 7, 0));
+        let lowest = Heard::Lowest;
+        for (current, heard, next) in [
+            (None, Heard::Nothing, None),
+            (None, Heard::Incomplete, Some(FIRST_CLUSTER_VERSION)),
+            (None, lowest(Version::new(3, 5, 30)), Some(old)),
+            (None, lowest(Version::new(3, 9, 1)), Some(new)),
+            (Some(old), lowest(Version::new(3, 7, 1)), Some(new)),
+            (Some(old), lowest(Version::new(3, 5, 33)), None),
+            (Some(old), Heard::Incomplete, None),
+            (Some(new), lowest(Version::new(3, 6, 0)), None),
+            (Some(Version::new(2, 3, 0)), lowest(new), None),
+        ] {
+            assert_eq!(next_cluster_version(current, heard), next, "{current:?} {heard:?}");
+        }
     }
 }

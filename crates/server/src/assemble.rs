@@ -11,13 +11,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
-use node::{Event, Gate, Node, Now, Started, Stop};
+use node::{Event, Gate, Identity, Node, Now, Started, Stop};
+use storage::datadir::DataDir;
 use storage::os::OsDisk;
 use storage::{Disk, wal};
 use tokio::sync::oneshot;
 
-use crate::config::{self, Config, Environment, Exit};
-use crate::drain::{self, Drain};
+use crate::config::{self, ClusterState, Config, Environment, Exit, texts};
+use crate::drain::{self, Drain, Draining};
 use crate::driver::{BackendThread, INBOX_EVENTS_MAX, NodeThread, WalThread};
 use crate::handle::Doors;
 use crate::listen::{Bound, Listeners};
@@ -25,14 +26,20 @@ use crate::logging::Logger;
 use crate::mailbox::Mailbox;
 use crate::meter::ApplyMeter;
 use crate::metrics::Metrics;
-use crate::serve::{self, Dealer, Shared};
-use crate::service::Identity;
+use crate::peer::PeerThread;
+use crate::peer::admission::Own;
+use crate::peer::{join, receive};
+use crate::serve::{self, Accepted, Dealer, Shared};
+use crate::service;
 use crate::settings;
 use crate::shutdown::{self, Signal};
 use crate::workers::LongWork;
 
 /// How often a start looks whether the member is ready.
 const READY_POLL: Duration = Duration::from_millis(2);
+
+/// Time for a connection to another member, besides the election timeout, as etcd has it.
+const DIAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs the server with `arguments`, the first of which is the program's name, until it is told to stop.
 pub fn run(arguments: &[String], environment: &Environment) -> ExitCode {
@@ -78,6 +85,8 @@ struct Member {
     shared: Shared,
     dealer: Dealer,
     drain: Drain,
+    /// Accepted sockets of other members.
+    peer_dealer: Dealer,
     inbox: Sender<Event>,
     ended: oneshot::Receiver<Stop>,
     disk_threads: Vec<JoinHandle<()>>,
@@ -85,42 +94,42 @@ struct Member {
     /// Kept for as long as calls may need them.
     _long_work: LongWork,
     /// Holds the lock on the data directory.
-    _data_dir: storage::datadir::DataDir,
+    _data_dir: DataDir,
 }
 
 impl Member {
     fn start(config: &Config) -> Result<Self, Exit> {
         let origin = Instant::now();
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-        let (Started { node, wal, backend, data_dir, effects }, metrics) =
+        let (Started { node, wal, data_dir, effects }, metrics) =
             start_metered(config, &disk, origin)?;
         let (inbox, events) = bounded(INBOX_EVENTS_MAX);
         // The node's own bounds on what is in flight bound these two.
         let (wal_jobs, wal_queue) = unbounded();
         let (backend_jobs, backend_queue) = unbounded();
         let (ended_sender, ended) = oneshot::channel();
+        let serving = config.memory.serving_threads;
+        // The last one is the peer thread's.
         let mailboxes: Arc<[Mailbox]> =
-            (0..config.memory.serving_threads).map(|_| Mailbox::default()).collect();
+            (0..serving).map(|_| Mailbox::default()).chain([Mailbox::without_events()]).collect();
         let (drain, draining) = drain::channel();
-        let gate = node.gate();
         let long_work = LongWork::new().map_err(start_failed)?;
         let shared = Shared {
-            doors: Doors {
-                inbox: inbox.clone(),
-                ids: node.request_ids(),
-                gate: Arc::clone(&gate),
-                reader: node.reader(),
-                long_work: long_work.workers(),
-            },
+            doors: doors(&node, inbox.clone(), &long_work),
             mailboxes: Arc::clone(&mailboxes),
-            identity: Identity { cluster_id: gate.cluster(), member_id: gate.member() },
+            identity: identity(&node),
             limits: Arc::new(settings::limits(config)),
             metrics: Arc::clone(&metrics),
             draining,
         };
+        let (peer_dealer, sockets) = Dealer::to_one();
+        let peer_thread =
+            peer_thread(config, &shared, snapshot_settings(config, &disk, &data_dir), sockets);
         let node_thread = NodeThread {
             node,
             effects,
+            outbox: Arc::clone(&peer_thread.outbox),
+            waiting: Arc::clone(&peer_thread.waiting),
             inbox: events,
             wal: wal_jobs,
             backend: backend_jobs,
@@ -141,18 +150,19 @@ impl Member {
             sync: !config.store.unsafe_no_fsync,
         };
         let backend_thread = BackendThread {
-            backend,
             jobs: backend_queue,
             inbox: inbox.clone(),
             work: Arc::clone(&metrics.disk),
         };
-        let disk_threads = [node_thread.spawn(), wal_thread.spawn(), backend_thread.spawn()];
+        let disk_threads =
+            [node_thread.spawn(), wal_thread.spawn(), backend_thread.spawn(), peer_thread.spawn()];
         let disk_threads = disk_threads.into_iter().collect::<Result<_, _>>().map_err(no_thread)?;
-        let (dealer, serving_threads) = serve::spawn(&shared).map_err(no_thread)?;
+        let (dealer, serving_threads) = serve::spawn(&shared, serving).map_err(no_thread)?;
         Ok(Self {
             shared,
             dealer,
             drain,
+            peer_dealer,
             inbox,
             ended,
             disk_threads,
@@ -176,7 +186,14 @@ impl Member {
         .map_err(|error| Exit::start_failed(format!("cannot handle signals: {error}")))?;
         let mut acceptors = tokio::task::JoinSet::new();
         for bound in listeners.metrics {
-            self.accept(&mut acceptors, bound);
+            accept(&mut acceptors, &self.dealer, &self.shared.draining, bound);
+        }
+        // Other members are needed to the very end: this member may have leadership to give away.
+        let (_peer_drain, peer_draining) = drain::channel();
+        let mut peer_acceptors = tokio::task::JoinSet::new();
+        for bound in listeners.peers {
+            bound.announce_peers();
+            accept(&mut peer_acceptors, &self.peer_dealer, &peer_draining, bound);
         }
         let outcome = tokio::select! {
             () = ready(&self.shared.doors.gate) => {
@@ -188,7 +205,7 @@ impl Member {
                 tracing::info!("ready to serve client requests");
                 for bound in listeners.clients {
                     bound.announce();
-                    self.accept(&mut acceptors, bound);
+                    accept(&mut acceptors, &self.dealer, &self.shared.draining, bound);
                 }
                 shutdown::notify_ready(notify);
                 tokio::select! {
@@ -202,19 +219,6 @@ impl Member {
         self.drain.begin();
         acceptors.shutdown().await;
         self.stop(config, outcome).await
-    }
-
-    fn accept(&self, acceptors: &mut tokio::task::JoinSet<()>, bound: Bound) {
-        let dealer = self.dealer.clone();
-        let draining = self.shared.draining.clone();
-        match bound {
-            Bound::Tcp { listener, service, .. } => {
-                acceptors.spawn(dealer.accept_tcp(listener, service, draining));
-            }
-            Bound::Unix { listener, service, .. } => {
-                acceptors.spawn(dealer.accept_unix(listener, service, draining));
-            }
-        }
     }
 
     /// Lets clients finish, then ends the node, then waits for the disks.
@@ -248,6 +252,74 @@ impl Member {
     }
 }
 
+fn doors(node: &Node, inbox: Sender<Event>, long_work: &LongWork) -> Doors {
+    Doors {
+        inbox,
+        ids: node.request_ids(),
+        gate: node.gate(),
+        reader: node.reader(),
+        long_work: long_work.workers(),
+        activity: Arc::default(),
+    }
+}
+
+fn identity(node: &Node) -> service::Identity {
+    let gate = node.gate();
+    service::Identity { cluster_id: gate.cluster(), member_id: gate.member() }
+}
+
+/// Where snapshots of a leader go.
+fn snapshot_settings(
+    config: &Config,
+    disk: &Arc<dyn Disk>,
+    data_dir: &DataDir,
+) -> receive::Settings {
+    receive::Settings {
+        disk: Arc::clone(disk),
+        snap_dir: data_dir.snap().to_owned(),
+        database: data_dir.database(),
+        machine: settings::machine(config),
+        backend: settings::backend(config).options,
+    }
+}
+
+fn peer_thread(
+    config: &Config,
+    shared: &Shared,
+    snapshots: receive::Settings,
+    sockets: tokio::sync::mpsc::Receiver<Accepted>,
+) -> PeerThread {
+    let service::Identity { member_id: member, cluster_id: cluster } = shared.identity;
+    PeerThread {
+        own: Own { member, cluster },
+        advertised: texts(&config.urls.advertise_peer).join(","),
+        dial_patience: DIAL_PATIENCE + config.raft.election_timeout,
+        shared: shared.clone(),
+        snapshots,
+        waiting: Arc::default(),
+        outbox: Arc::default(),
+        sockets,
+    }
+}
+
+/// Accepts connections until draining begins.
+fn accept(
+    acceptors: &mut tokio::task::JoinSet<()>,
+    dealer: &Dealer,
+    draining: &Draining,
+    bound: Bound,
+) {
+    let (dealer, draining) = (dealer.clone(), draining.clone());
+    match bound {
+        Bound::Tcp { listener, service, .. } => {
+            acceptors.spawn(dealer.accept_tcp(listener, service, draining));
+        }
+        Bound::Unix { listener, service, .. } => {
+            acceptors.spawn(dealer.accept_unix(listener, service, draining));
+        }
+    }
+}
+
 /// Starts the member with somebody beside it who times what it applies.
 fn start_metered(
     config: &Config,
@@ -267,8 +339,19 @@ fn start_node(config: &Config, disk: &Arc<dyn Disk>, origin: Instant) -> Result<
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
     let is_initialized = wal::exists(&**disk, &wal_dir).map_err(start_failed)?;
     let unix_ms = u64::try_from(unix_ms).unwrap_or_default();
-    let node_config = settings::node(config, is_initialized, unix_ms).map_err(start_failed)?;
+    let joins = find_cluster(config, is_initialized)?;
+    let node_config =
+        settings::node(config, is_initialized, joins, unix_ms).map_err(start_failed)?;
     Node::start(disk, node_config, Now(origin.elapsed())).map_err(start_failed)
+}
+
+/// Finds the cluster that is to be joined, if one is. A member that was there before has both ids in its log.
+fn find_cluster(config: &Config, is_initialized: bool) -> Result<Option<Identity>, Exit> {
+    match config.cluster.state {
+        ClusterState::New => Ok(None),
+        ClusterState::Existing if is_initialized => Ok(Some(Identity { member: 0, cluster: 0 })),
+        ClusterState::Existing => join::find(config).map(Some).map_err(start_failed),
+    }
 }
 
 fn no_thread(error: impl std::fmt::Display) -> Exit {

@@ -20,7 +20,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use machine::{BackendJob, JobKind};
 use node::{Completion, Effects, Event, Node, Now, Stop, WalJob};
 use proto::raftpb;
-use storage::backend::Backend;
 use storage::wal::Wal;
 use storage::{Disk, Fault, snap};
 
@@ -28,6 +27,8 @@ use crate::config::GoDuration;
 use crate::handle::thread_of;
 use crate::mailbox::Mailbox;
 use crate::metrics::{ApplyFigures, DiskWork};
+use crate::peer::inflow::Waiting;
+use crate::peer::outbox::Outbox;
 use crate::priority;
 
 /// Events that may queue for the node; serving threads refuse requests beyond, the disk threads wait.
@@ -52,6 +53,10 @@ pub struct NodeThread {
     pub wal: Sender<WalJob>,
     /// The backend thread's queue.
     pub backend: Sender<BackendJob>,
+    /// For other members.
+    pub outbox: Arc<Outbox>,
+    /// Told of what came from them.
+    pub waiting: Arc<Waiting>,
     /// One per serving thread.
     pub mailboxes: Arc<[Mailbox]>,
     /// Time between ticks.
@@ -81,6 +86,7 @@ impl NodeThread {
                 for mailbox in &*self.mailboxes {
                     mailbox.close();
                 }
+                self.outbox.close();
                 // The receiver is gone only when the whole process is already on its way out.
                 drop(self.ended.send(stop));
                 return;
@@ -95,6 +101,9 @@ impl NodeThread {
                 effects.append(self.node.handle(Event::Tick { now: Now(self.started.elapsed()) }));
             }
             for event in first.into_iter().chain(self.inbox.try_iter().take(BURST_EVENTS_MAX)) {
+                if let Event::Step(messages) = &event {
+                    self.waiting.taken(messages);
+                }
                 effects.append(self.node.handle(event));
             }
             effects.append(self.node.end_of_burst());
@@ -104,9 +113,15 @@ impl NodeThread {
 
     /// Carries effects out and leaves `effects` empty. Returns why the member has to end, if it has.
     fn carry_out(&self, effects: &mut Effects, per_thread: &mut [Vec<Completion>]) -> Option<Stop> {
+        // First, for it has the longest way: others write to their disks while this member does.
+        self.outbox.put(&mut effects.messages);
         for job in effects.wal.drain(..) {
             // A WAL thread that has ended has reported its fault first, which ends this thread too.
             drop(self.wal.send(job));
+        }
+        if std::mem::take(&mut effects.events_lost) {
+            // Before any event that comes behind the gap.
+            self.mailboxes.iter().for_each(Mailbox::lose_sight);
         }
         for batch in effects.events.drain(..) {
             for mailbox in &*self.mailboxes {
@@ -122,8 +137,6 @@ impl NodeThread {
         for job in effects.backend.drain(..) {
             drop(self.backend.send(job));
         }
-        // There are no peers yet: a lone voter sends nothing.
-        effects.messages.clear();
         effects.stop.take()
     }
 }
@@ -239,8 +252,6 @@ impl WalThread {
 /// What the backend thread needs.
 #[derive(Debug)]
 pub struct BackendThread {
-    /// The engine.
-    pub backend: Backend,
     /// Its queue.
     pub jobs: Receiver<BackendJob>,
     /// The node's inbox.
@@ -264,7 +275,7 @@ impl BackendThread {
             if kind == JobKind::CompactIndex {
                 compaction.get_or_insert(started);
             }
-            let done = job.run(&self.backend);
+            let done = job.run();
             self.work.job_done(kind, started.elapsed());
             if let Some(begun) = compaction.take_if(|_| done.finishes_compaction()) {
                 self.work.compacted(begun);
@@ -286,6 +297,7 @@ mod tests {
     use crossbeam_channel::bounded;
     use proto::etcdserverpb::Metadata;
     use proto::raftpb;
+    use storage::backend::Backend;
     use storage::mem::MemDisk;
     use storage::wal::Start;
 
@@ -334,10 +346,10 @@ mod tests {
         let backend = Backend::open(disk, Path::new("/db"), machine::schema::BUCKETS, options);
         let backend = backend.expect("a new backend");
         let (sender, jobs) = bounded(NO_ROOM);
-        let thread = BackendThread { backend, jobs, inbox: nobody(), work: Arc::default() };
+        let thread = BackendThread { jobs, inbox: nobody(), work: Arc::default() };
         let thread = thread.spawn().expect("a thread starts");
         for _ in 0..3 {
-            sender.send(BackendJob::DefragmentStep).expect("the thread goes on");
+            sender.send(BackendJob::DefragmentStep(backend.clone())).expect("the thread goes on");
         }
         drop(sender);
         thread.join().expect("no panic");

@@ -17,11 +17,13 @@ use bytes::Bytes;
 use crossbeam_channel::{Sender, TrySendError};
 use machine::{Outcome, Reader};
 use node::{
-    Answer, Completion, Event, Failure, Gate, LeaseRequest, LeaseRequestKind, Proposal, RequestIds,
-    Token,
+    Answer, Completion, Event, Failure, Gate, LeaseRequest, LeaseRequestKind, Prepared, Proposal,
+    RequestIds, Token,
 };
+use proto::raftpb;
 use slab::Slab;
 
+use crate::peer::activity::Activity;
 use crate::workers::Workers;
 
 /// The doors to the node that all serving threads share.
@@ -37,6 +39,8 @@ pub struct Doors {
     pub reader: Reader,
     /// Threads for work that takes long.
     pub long_work: Workers,
+    /// Which other members are connected.
+    pub activity: Arc<Activity>,
 }
 
 /// One serving thread's access to the node; clones share it.
@@ -69,7 +73,8 @@ struct Outgoing {
     proposals: Vec<Proposal>,
     reads: Vec<Token>,
     leases: Vec<LeaseRequest>,
-    defragmentations: Vec<Token>,
+    /// Whatever is asked for rarely.
+    others: Vec<Event>,
 }
 
 impl Handle {
@@ -106,6 +111,11 @@ impl Handle {
     /// Returns the threads for work that takes long.
     pub fn long_work(&self) -> &Workers {
         &self.inner.doors.long_work
+    }
+
+    /// Returns which other members are connected.
+    pub fn activity(&self) -> &Activity {
+        &self.inner.doors.activity
     }
 
     /// Notes that the node has ended.
@@ -158,10 +168,59 @@ impl Handle {
 
     /// Has the backend's file rewritten without its free space.
     pub async fn defragment(&self) -> Result<(), Failure> {
-        match self.wait(|outgoing, token| outgoing.defragmentations.push(token)).await {
+        match self.wait(|outgoing, token| outgoing.others.push(Event::Defragment(token))).await {
             Answer::Defragmented => Ok(()),
             Answer::Failed(failure) => Err(failure),
             other => unreachable!("a defragmentation is answered by its end, not {other:?}"),
+        }
+    }
+
+    /// Puts an encoded `ConfChange` with id `id` into the log and waits for it to be applied here. `promotes` is the learner
+    /// that gets a vote by it, if one does.
+    pub async fn propose_conf_change(
+        &self,
+        id: u64,
+        data: Bytes,
+        promotes: Option<u64>,
+    ) -> Result<Outcome, Failure> {
+        let wait = self.wait(|outgoing, token| {
+            let proposal = Proposal { token, id, data };
+            outgoing.others.push(Event::ProposeConfChange { proposal, promotes });
+        });
+        match wait.await {
+            Answer::Applied(outcome) => Ok(outcome),
+            Answer::Failed(failure) => Err(failure),
+            other => unreachable!("a proposal is answered by an outcome, not {other:?}"),
+        }
+    }
+
+    /// Has another member lead, and waits until it does.
+    pub async fn move_leader(&self, to: u64) -> Result<(), Failure> {
+        match self
+            .wait(|outgoing, token| outgoing.others.push(Event::MoveLeader { token, to }))
+            .await
+        {
+            Answer::LeaderMoved => Ok(()),
+            Answer::Failed(failure) => Err(failure),
+            other => unreachable!("a move of leadership is answered by its end, not {other:?}"),
+        }
+    }
+
+    /// Has a snapshot of the leader take the place of the state, and waits until it has. False when it does not count.
+    pub async fn install(
+        &self,
+        message: raftpb::Message,
+        prepared: Prepared,
+    ) -> Result<bool, Failure> {
+        let (message, prepared) = (Box::new(message), Box::new(prepared));
+        let wait = self.wait(|outgoing, token| {
+            outgoing.others.push(Event::InstallSnapshot { token, message, prepared });
+        });
+        match wait.await {
+            Answer::SnapshotInstalled => Ok(true),
+            Answer::Failed(Failure::SnapshotNotTaken) => Ok(false),
+            Answer::Failed(failure) => Err(failure),
+            other => unreachable!("a snapshot is answered by its end, not {other:?}"),
         }
     }
 
@@ -213,8 +272,8 @@ impl Handle {
         if !outgoing.leases.is_empty() {
             self.send(Event::Lease(outgoing.leases));
         }
-        for token in outgoing.defragmentations {
-            self.send(Event::Defragment(token));
+        for event in outgoing.others {
+            self.send(event);
         }
     }
 
@@ -229,7 +288,10 @@ impl Handle {
             Event::Propose(proposals) => proposals.iter().map(|proposal| proposal.token).collect(),
             Event::Read(tokens) => tokens,
             Event::Lease(requests) => requests.iter().map(|request| request.token).collect(),
-            Event::Defragment(token) => vec![token],
+            Event::Defragment(token)
+            | Event::MoveLeader { token, .. }
+            | Event::InstallSnapshot { token, .. } => vec![token],
+            Event::ProposeConfChange { proposal, .. } => vec![proposal.token],
             other => unreachable!("serving threads send requests only, not {other:?}"),
         };
         for token in tokens {
@@ -274,7 +336,7 @@ impl Outgoing {
         self.proposals.is_empty()
             && self.reads.is_empty()
             && self.leases.is_empty()
-            && self.defragmentations.is_empty()
+            && self.others.is_empty()
     }
 }
 

@@ -143,7 +143,7 @@ async fn page(
     }
     match path {
         "/health" => health::health(services, query).await,
-        "/version" if !metrics_only => version(services),
+        "/version" if !metrics_only => json(version_text(&services.cluster())),
         "/debug/vars" if !metrics_only => json(process::vars(services)),
         _ => match health::checks(services, path, query).await {
             Some(response) => response,
@@ -158,16 +158,16 @@ fn method_not_allowed() -> Response<Answer> {
     response
 }
 
-fn version(services: &Services) -> Response<Answer> {
-    let cluster = services.cluster();
+/// Tells which releases are spoken, as `/version` of both ports does.
+pub fn version_text(cluster: &machine::membership::Membership) -> String {
     let text = |version: Option<machine::membership::Version>, missing: &str| {
         version.map_or_else(|| missing.to_owned(), |version| version.to_string())
     };
-    json(format!(
+    format!(
         "{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"{}\",\"storage\":\"{}\"}}",
         text(cluster.cluster_version, "not_decided"),
-        text(storage_version(&cluster), "unknown"),
-    ))
+        text(storage_version(cluster), "unknown"),
+    )
 }
 
 fn json(body: String) -> Response<Answer> {

@@ -16,6 +16,7 @@ pub mod logging;
 pub mod mailbox;
 mod meter;
 pub mod metrics;
+pub mod peer;
 pub mod priority;
 pub mod process;
 mod redact;

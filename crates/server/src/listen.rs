@@ -48,6 +48,8 @@ pub struct Listeners {
     pub clients: Vec<Bound>,
     /// For metrics and health; served from the start.
     pub metrics: Vec<Bound>,
+    /// For other members; served from the start.
+    pub peers: Vec<Bound>,
 }
 
 impl Listeners {
@@ -65,6 +67,12 @@ impl Listeners {
             let pages = pages.map(|pages| Arc::new(Pages { tls: tls.is_some(), ..pages }));
             bind(url, Service { tls, grpc, pages }, &config.http)
         };
+        // Other members go first, as in etcd: of two members by mistake in one place, the second says so.
+        let mut peers = Vec::new();
+        for url in &urls.listen_peer {
+            let service = Service { tls: None, grpc: false, pages: None };
+            peers.push(self::bind(url, service, &config.http)?);
+        }
         let mut clients = Vec::new();
         for url in &urls.listen_client {
             clients.push(bind(url, true, (!has_http_listeners).then(|| pages(config)))?);
@@ -77,7 +85,7 @@ impl Listeners {
             let only = Pages { metrics_only: true, ..pages(config) };
             metrics.push(bind(url, false, Some(only))?);
         }
-        Ok(Self { clients, metrics })
+        Ok(Self { clients, metrics, peers })
     }
 }
 
@@ -168,6 +176,13 @@ fn bind_unix(address: &str) -> io::Result<UnixListener> {
 }
 
 impl Bound {
+    /// Tells the log that other members are served from now on.
+    pub fn announce_peers(&self) {
+        let (Self::Tcp { url, .. } | Self::Unix { url, .. }) = self;
+        let address = url.split_once("://").map_or(url.as_str(), |(_, address)| address);
+        tracing::info!(address, "serving peer traffic");
+    }
+
     /// Tells the log that the listener is served from now on.
     pub fn announce(&self) {
         let (service, url) = match self {

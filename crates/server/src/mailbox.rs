@@ -43,6 +43,8 @@ impl Mail {
 #[derive(Debug, Default)]
 pub struct Mailbox {
     state: Mutex<State>,
+    /// Whether its thread has no watchers.
+    takes_no_events: bool,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +54,11 @@ struct State {
 }
 
 impl Mailbox {
+    /// Makes a mailbox for a thread without watchers: events pass it by.
+    pub fn without_events() -> Self {
+        Self { takes_no_events: true, ..Self::default() }
+    }
+
     /// Adds completions and wakes the thread; `completions` is left empty.
     pub fn complete(&self, completions: &mut Vec<Completion>) {
         if !completions.is_empty() {
@@ -61,6 +68,9 @@ impl Mailbox {
 
     /// Adds one batch of events, or notes its loss when the thread is too far behind.
     pub fn publish(&self, batch: &Arc<EventBatch>) {
+        if self.takes_no_events {
+            return;
+        }
         self.put(|mail| {
             let is_full =
                 mail.events.len() >= EVENT_BATCHES_MAX || mail.event_bytes >= EVENT_BYTES_MAX;
@@ -71,6 +81,13 @@ impl Mailbox {
                 mail.events.push(Arc::clone(batch));
             }
         });
+    }
+
+    /// Tells the thread that it has lost sight of what happens.
+    pub fn lose_sight(&self) {
+        if !self.takes_no_events {
+            self.put(|mail| mail.lost = true);
+        }
     }
 
     /// Tells the thread that the node has ended.

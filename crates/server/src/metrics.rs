@@ -60,7 +60,8 @@ impl Metrics {
     /// Makes and registers all metrics of a member configured so.
     pub fn new(config: &Config) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let threads = config.memory.serving_threads.max(1);
+        // One more for the peer thread.
+        let threads = config.memory.serving_threads.max(1) + 1;
         Ok(Self {
             grpc: GrpcMetrics::new(&registry, config.monitoring.extensive_metrics)?,
             disk: Arc::default(),

@@ -68,11 +68,11 @@ pub struct Dealer {
     threads: Arc<[mpsc::Sender<Accepted>]>,
 }
 
-/// Starts one serving thread per mailbox.
-pub fn spawn(shared: &Shared) -> io::Result<(Dealer, Vec<JoinHandle<()>>)> {
+/// Starts `count` serving threads; each has a mailbox.
+pub fn spawn(shared: &Shared, count: usize) -> io::Result<(Dealer, Vec<JoinHandle<()>>)> {
     let mut senders = Vec::new();
     let mut threads = Vec::new();
-    for number in 0..shared.mailboxes.len() {
+    for number in 0..count {
         let (sender, receiver) = mpsc::channel(SOCKETS_WAITING_MAX);
         senders.push(sender);
         let shared = shared.clone();
@@ -120,7 +120,20 @@ async fn run(number: u8, shared: Shared, mut sockets: mpsc::Receiver<Accepted>) 
     mail.abort();
 }
 
+impl Accepted {
+    /// Gives the socket out, for a listener that asks for one thing only.
+    pub fn into_socket(self) -> Socket {
+        self.socket
+    }
+}
+
 impl Dealer {
+    /// Deals everything to one receiver, and returns it.
+    pub fn to_one() -> (Self, mpsc::Receiver<Accepted>) {
+        let (sender, receiver) = mpsc::channel(SOCKETS_WAITING_MAX);
+        (Self { threads: [sender].into() }, receiver)
+    }
+
     /// Accepts TCP connections for `service` until draining begins.
     pub async fn accept_tcp(self, listener: TcpListener, service: Service, draining: Draining) {
         let mut next = 0;

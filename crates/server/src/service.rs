@@ -19,6 +19,7 @@ use crate::grpc::status::{Code, Status};
 use crate::handle::Handle;
 use crate::incomplete::Budget;
 use crate::metrics::{KnownClients, Metrics, RequestFigures};
+use crate::peer::requests::Requests;
 use crate::room::Room;
 use crate::serve::BLOCKING_THREADS_MAX;
 use crate::workers::Workers;
@@ -30,11 +31,12 @@ pub mod answer;
 mod auth;
 mod caller;
 pub mod check;
-mod cluster;
+pub mod cluster;
 mod election;
+mod forward;
 mod health;
 mod kv;
-mod lease;
+pub mod lease;
 mod lock;
 mod maintenance;
 mod paged;
@@ -82,6 +84,10 @@ pub struct Limits {
     pub apply_patience: Duration,
     /// A unary call that takes longer is logged (`--warning-unary-request-duration`).
     pub unary_patience: Duration,
+    /// Whether changes of the membership that would endanger the quorum are refused (`--strict-reconfig-check`).
+    pub strict_reconfig_check: bool,
+    /// Time after which a request without an outcome fails.
+    pub request_timeout: Duration,
     /// Bytes of live data the store may hold, as `Status` reports it (`--quota-backend-bytes`; 0 became 2 GiB).
     pub quota_bytes: i64,
 }
@@ -106,6 +112,8 @@ pub struct Services {
     watches: RefCell<Watches>,
     /// Reads of cold values.
     short_work: Workers,
+    /// Requests to other members.
+    requests: Requests,
 }
 
 impl Services {
@@ -119,7 +127,8 @@ impl Services {
         let watches = RefCell::new(Watches::new(handle.reader().clone(), &limits));
         let short_work = Workers::own(BLOCKING_THREADS_MAX);
         let known_clients = KnownClients::default();
-        Self { handle, identity, limits, metrics, known_clients, watches, short_work }
+        let requests = Requests::new(limits.election_timeout);
+        Self { handle, identity, limits, metrics, known_clients, watches, short_work, requests }
     }
 
     /// The bounds in force.
@@ -204,12 +213,16 @@ impl Services {
             Method::LeaseTimeToLive => self.lease_time_to_live(decode(message)?).await,
             Method::LeaseLeases => self.lease_leases().await,
             Method::MemberList => self.member_list(decode(message)?).await,
+            Method::MemberAdd => self.member_add(decode(message)?).await,
+            Method::MemberRemove => self.member_remove(decode(message)?).await,
+            Method::MemberUpdate => self.member_update(decode(message)?).await,
+            Method::MemberPromote => self.member_promote(decode(message)?).await,
             Method::Alarm => self.alarm(decode(message)?).await,
             Method::StatusOf => Ok(self.status()),
             Method::Defragment => self.defragment().await,
             Method::Hash => self.hash().await,
             Method::HashKv => self.hash_kv(decode(message)?).await,
-            Method::MoveLeader => self.move_leader(decode(message)?),
+            Method::MoveLeader => self.move_leader(decode(message)?).await,
             Method::Downgrade => self.downgrade(decode(message)?).await,
             Method::Lock => self.lock(decode(message)?).await,
             Method::Unlock => self.unlock(decode(message)?).await,
@@ -223,11 +236,7 @@ impl Services {
             Method::Authenticate => self.authenticate(decode(message)?).await,
             Method::HealthCheck => health::check(&decode(message)?),
             Method::HealthList => Ok(health::list()),
-            Method::MemberAdd
-            | Method::MemberRemove
-            | Method::MemberUpdate
-            | Method::MemberPromote
-            | Method::UserAdd
+            Method::UserAdd
             | Method::UserGet
             | Method::UserList
             | Method::UserDelete

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use machine::lease;
 use machine::membership::Version;
-use node::{AutoCompaction, Bootstrap, InitialMember, RaftConfig, SnapshotConfig};
+use node::{AutoCompaction, Bootstrap, Identity, InitialMember, RaftConfig, SnapshotConfig};
 
 use crate::config::{self, BootstrapError, Config, Feature, texts};
 use crate::incomplete::{Budget, INCOMPLETE_BYTES_MAX};
@@ -36,6 +36,8 @@ pub fn limits(config: &Config) -> Limits {
         incomplete: Arc::new(Budget::new(INCOMPLETE_BYTES_MAX)),
         answers: Room::new(config.memory.answer_memory_bytes),
         apply_patience: config.monitoring.warning_apply_duration,
+        strict_reconfig_check: config.cluster.strict_reconfig_check,
+        request_timeout: config.raft.request_timeout(),
         unary_patience: config.monitoring.warning_unary_request_duration,
         quota_bytes: quota(config),
     }
@@ -46,11 +48,12 @@ fn quota(config: &Config) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// What the node has to be told; `unix_ms` is the time of the start. A member that `is_initialized` has a log, and with it
+/// What the node has to be told; `unix_ms` is the time of the start. A member that `joins` others forms nothing. A member that `is_initialized` has a log, and with it
 /// knows its cluster: the flags that describe it are passed over.
 pub fn node(
     config: &Config,
     is_initialized: bool,
+    joins: Option<Identity>,
     unix_ms: u64,
 ) -> Result<node::Config, BootstrapError> {
     let owned = |urls: &[config::Url]| texts(urls).into_iter().map(str::to_owned).collect();
@@ -75,7 +78,8 @@ pub fn node(
             segments_max: config.raft.wals_max.unwrap_or(0),
             ..Default::default()
         },
-        bootstrap: Bootstrap { members, cluster_token: config.cluster.token.clone() },
+        bootstrap: Bootstrap { members, cluster_token: config.cluster.token.clone(), joins },
+        forces_new_cluster: config.cluster.force_new,
         raft: RaftConfig {
             tick: config.raft.heartbeat_interval,
             election_ticks: u32::try_from(config.raft.election_ticks()).unwrap_or(u32::MAX),
@@ -103,7 +107,8 @@ pub fn node(
     })
 }
 
-fn machine(config: &Config) -> machine::Options {
+/// What the machine has to be told.
+pub fn machine(config: &Config) -> machine::Options {
     let heartbeat = config.raft.heartbeat_interval;
     let ticks = u32::try_from(config.raft.election_ticks()).unwrap_or(u32::MAX);
     let ttl_min = (heartbeat * (3 * ticks / 2)).as_millis().div_ceil(1000);
@@ -116,7 +121,8 @@ fn machine(config: &Config) -> machine::Options {
         server_version: SERVER_VERSION,
         lease: lease::Options {
             ttl_min: i64::try_from(ttl_min).unwrap_or(i64::MAX),
-            clock_step: heartbeat,
+            // One tick is due, and one may be late: see `RaftConfig::lease_step`.
+            clock_step: 2 * heartbeat,
             revoke_retry: config.raft.request_timeout(),
             checkpoints: config.features.is_enabled(Feature::LeaseCheckpoint),
         },
@@ -124,7 +130,8 @@ fn machine(config: &Config) -> machine::Options {
     }
 }
 
-fn backend(config: &Config) -> node::BackendConfig {
+/// What the backend has to be told.
+pub fn backend(config: &Config) -> node::BackendConfig {
     let defaults = node::BackendConfig::default();
     node::BackendConfig {
         options: storage::backend::Options {

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use machine::{BackendDone, BackendJob};
 use node::{Config, Effects, Event, Node, Now, StartError, Started, WalJob};
-use storage::backend::Backend;
 use storage::datadir::DataDir;
 use storage::wal::Wal;
 use storage::{Disk, Fault, snap};
@@ -74,7 +73,6 @@ pub struct WalThread {
 /// What the backend thread is at.
 #[derive(Debug)]
 pub struct BackendThread {
-    backend: Backend,
     jobs: VecDeque<BackendJob>,
     is_busy: bool,
 }
@@ -95,8 +93,7 @@ impl Member {
         let disk = self.disk.mount();
         let unix_ms = u64::try_from(now.as_millis()).unwrap_or(0) + 1_000_000;
         let config = Config { unix_ms, ..self.config.clone() };
-        let Started { node, wal, backend, data_dir, effects } =
-            Node::start(&disk, config, Now::default())?;
+        let Started { node, wal, data_dir, effects } = Node::start(&disk, config, Now::default())?;
         let snap_dir = data_dir.snap().to_owned();
         self.process = Some(Process {
             serving: serve(node.reader()),
@@ -114,7 +111,7 @@ impl Member {
                 under_way: None,
                 has_ended: false,
             },
-            backend: BackendThread { backend, jobs: VecDeque::new(), is_busy: false },
+            backend: BackendThread { jobs: VecDeque::new(), is_busy: false },
             data_dir,
         });
         Ok(effects)
@@ -231,7 +228,7 @@ impl BackendThread {
 
     /// Carries out the first job.
     pub fn run(&mut self) -> Option<BackendDone> {
-        Some(self.jobs.pop_front()?.run(&self.backend))
+        Some(self.jobs.pop_front()?.run())
     }
 
     /// Lets the thread go on to the next job.
@@ -241,7 +238,7 @@ impl BackendThread {
 
     fn drain(&mut self) {
         while let Some(job) = self.jobs.pop_front() {
-            drop(job.run(&self.backend));
+            drop(job.run());
         }
     }
 }

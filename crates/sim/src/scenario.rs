@@ -124,7 +124,12 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
             segment_bytes: rng.pick(&[1 << 10, 2 << 10, 16 << 10, 64_000_000]),
             segments_max: rng.pick(&[1, 1, 2, 5]),
         },
-        bootstrap: Bootstrap { members: vec![member], cluster_token: "etcd-cluster".to_owned() },
+        bootstrap: Bootstrap {
+            members: vec![member],
+            cluster_token: "etcd-cluster".to_owned(),
+            joins: None,
+        },
+        forces_new_cluster: false,
         raft: RaftConfig { tick: TICK, seed, ..RaftConfig::default() },
         snapshots: SnapshotConfig {
             count: rng.pick(&[5, 20, 60, 10_000]),

@@ -50,6 +50,11 @@ impl DataDir {
     pub fn snap(&self) -> &Path {
         &self.snap
     }
+
+    /// The backend's file.
+    pub fn database(&self) -> PathBuf {
+        self.snap.join("db")
+    }
 }
 
 /// Creates `path` and missing parents, and makes the names of all that were missing durable.

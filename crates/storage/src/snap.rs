@@ -16,6 +16,7 @@ use crate::length;
 
 const SUFFIX: &str = ".snap";
 const DATABASE_SUFFIX: &str = ".snap.db";
+const IMPORT_SUFFIX: &str = ".import";
 const BROKEN_SUFFIX: &str = ".broken";
 
 /// No writer makes a larger file: it holds the membership, not the data.
@@ -29,6 +30,32 @@ pub fn path(dir: &Path, term: u64, index: u64) -> PathBuf {
 /// The path of the received database whose content is that of `index`.
 pub fn database_path(dir: &Path, index: u64) -> PathBuf {
     dir.join(format!("{index:016x}{DATABASE_SUFFIX}"))
+}
+
+/// The path of a backend that was made of the received database of `index`, and has not taken its place yet.
+pub fn import_path(dir: &Path, index: u64) -> PathBuf {
+    dir.join(format!("{index:016x}{IMPORT_SUFFIX}"))
+}
+
+/// Puts the backend that was made for the mark at `index` in its place, `database`, if a crash has left it beside, and
+/// removes all others: nothing was told of what they hold.
+pub fn finish_import(
+    disk: &dyn Disk,
+    dir: &Path,
+    index: Option<u64>,
+    database: &Path,
+) -> Result<(), Fault> {
+    let marked = index.map(|index| import_path(dir, index));
+    for name in names(disk, dir, IMPORT_SUFFIX)? {
+        let path = dir.join(name);
+        if marked.as_ref() == Some(&path) {
+            tracing::info!(path = %path.display(), "putting a snapshot's file in its place");
+            disk.rename(&path, database).or_fault("rename", &path)?;
+        } else {
+            disk.remove_file(&path).or_fault("remove", &path)?;
+        }
+    }
+    disk.sync_dir(dir).or_fault("sync", dir)
 }
 
 /// Writes the file of `snapshot`. Durable when this returns; after a crash the file is there whole or not at all.

@@ -23,10 +23,11 @@ impl History for Reader {
     }
 
     fn read(&self, from: i64, to: i64, bounds: HistoryBounds) -> Result<EventBatch, ReadError> {
-        if from < self.compact_revision() {
+        let shared = self.shared();
+        if from < shared.compacted() {
             return Err(Refusal::Compacted.into());
         }
-        let to = to.min(self.revision());
+        let to = to.min(shared.current());
         let mut batch = EventBatch::new(from);
         let mut revisions = 0;
         let mut start = Some(Revision::new(from, 0));
@@ -34,7 +35,7 @@ impl History for Reader {
             let records_max = PIECE_RECORDS;
             // One revision more than allowed tells that the last one is whole.
             let bytes_max = bounds.bytes_max.saturating_sub(batch.bytes()).max(1);
-            let piece = history::piece(&self.shared, next, to, Bounds { records_max, bytes_max })?;
+            let piece = history::piece(&shared, next, to, Bounds { records_max, bytes_max })?;
             for entry in &piece.entries {
                 let main = entry.revision.main;
                 let is_new = batch.events().last().is_none_or(|last| last.revision.main < main);
@@ -54,15 +55,16 @@ impl History for Reader {
     }
 
     fn before(&self, key: &[u8], main: i64) -> Result<Option<Record>, ReadError> {
-        match View::new(&self.shared, main - 1).get(key) {
+        match View::new(&self.shared(), main - 1).get(key) {
             Err(ReadError::Refused(Refusal::Compacted)) => Ok(None),
             result => result,
         }
     }
 
     fn resident(&self, revision: Revision) -> Option<Record> {
-        let in_tail = self.shared.state.read().tail.get(revision).cloned();
-        in_tail.or_else(|| self.shared.cache.get(revision))
+        let shared = self.shared();
+        let in_tail = shared.state.read().tail.get(revision).cloned();
+        in_tail.or_else(|| shared.cache.get(revision))
     }
 }
 
@@ -73,7 +75,7 @@ impl Reader {
         if let Some(record) = self.resident(revision) {
             return Ok(Some(record));
         }
-        match Values::new(&self.shared).fetch(revision, revision.main) {
+        match Values::new(&self.shared()).fetch(revision, revision.main) {
             Err(ReadError::Refused(Refusal::Compacted)) => Ok(None),
             result => result.map(Some),
         }

@@ -127,7 +127,8 @@ fn a_view_finds_what_has_left_the_tail_since_it_first_read_the_engine() {
     lab.commit();
     lab.apply(put("b", "2"));
     let reader = lab.machine.reader();
-    let mut view = View::new(&reader.shared, reader.revision());
+    let shared = reader.shared();
+    let mut view = View::new(&shared, reader.revision());
     assert!(view.get(b"a").unwrap().is_some(), "now the view holds the engine's state");
     lab.commit();
     let record = view.get(b"b").unwrap().unwrap();
@@ -139,7 +140,8 @@ fn a_view_that_a_compaction_overtakes_is_refused() {
     let mut lab = Lab::new(uncached());
     lab.apply(put("a", "1"));
     let reader = lab.machine.reader();
-    let mut view = View::new(&reader.shared, reader.revision());
+    let shared = reader.shared();
+    let mut view = View::new(&shared, reader.revision());
     let item =
         view.lookup(b"a").unwrap().map(|found| crate::mvcc::range::Item { record: None, ..found });
     lab.apply(put("a", "2"));

@@ -14,7 +14,7 @@ use crate::membership::{MembershipChange, Verdict};
 use crate::{AppliedEntry, BackendJob, Fault, Machine, Options, Outcome, schema};
 
 /// Opens an empty backend in memory.
-pub(super) fn backend() -> Backend {
+pub(crate) fn backend() -> Backend {
     let disk = Arc::new(MemDisk::default());
     let options = storage::backend::Options::default();
     Backend::open(disk, Path::new("db"), schema::BUCKETS, options).unwrap()
@@ -22,10 +22,10 @@ pub(super) fn backend() -> Backend {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Lab {
-    pub(super) backend: Backend,
-    pub(super) machine: Machine,
-    pub(super) options: Options,
+pub(crate) struct Lab {
+    pub(crate) backend: Backend,
+    pub(crate) machine: Machine,
+    pub(crate) options: Options,
     log: Vec<Entry>,
 }
 
@@ -36,18 +36,18 @@ enum Entry {
 }
 
 impl Lab {
-    pub(super) fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options) -> Self {
         let backend = backend();
         let machine = Machine::recover(backend.clone(), options.clone()).unwrap();
         Self { backend, machine, options, log: vec![] }
     }
 
     /// Puts a request into the log and applies it.
-    pub(super) fn apply(&mut self, request: pb::InternalRaftRequest) -> Outcome {
+    pub(crate) fn apply(&mut self, request: pb::InternalRaftRequest) -> Outcome {
         self.apply_entry(request).unwrap().outcome
     }
 
-    pub(super) fn apply_entry(
+    pub(crate) fn apply_entry(
         &mut self,
         request: pb::InternalRaftRequest,
     ) -> Result<AppliedEntry, Fault> {
@@ -61,32 +61,32 @@ impl Lab {
     }
 
     /// Makes everything applied durable.
-    pub(super) fn commit(&mut self) {
+    pub(crate) fn commit(&mut self) {
         if let Some(job) = self.machine.take_commit() {
             self.run(job);
         }
     }
 
     /// Does one step of a compaction; tells whether there was one.
-    pub(super) fn compact_step(&mut self) -> bool {
+    pub(crate) fn compact_step(&mut self) -> bool {
         let Some(job) = self.machine.take_compact_step() else { return false };
         self.run(job);
         true
     }
 
     fn run(&mut self, job: BackendJob) {
-        let done = job.run(&self.backend);
+        let done = job.run();
         self.machine.backend_done(done).unwrap();
     }
 
     /// Commits and carries out all compactions.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.commit();
         while self.compact_step() {}
     }
 
     /// Loses everything that is not durable, recovers, and replays the log.
-    pub(super) fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         let options = self.options.clone();
         self.machine = Machine::recover(self.backend.clone(), options).unwrap();
         for (position, entry) in self.log.iter().enumerate() {
@@ -103,7 +103,7 @@ impl Lab {
     }
 
     /// Puts a conf change into the log and applies it.
-    pub(super) fn apply_conf_change(
+    pub(crate) fn apply_conf_change(
         &mut self,
         change: &raftpb::ConfChange,
     ) -> Result<(Verdict, AppliedEntry), Fault> {
@@ -136,19 +136,19 @@ fn conf_change(
     Ok((verdict, applied))
 }
 
-pub(super) fn put(request: pb::PutRequest) -> pb::InternalRaftRequest {
+pub(crate) fn put(request: pb::PutRequest) -> pb::InternalRaftRequest {
     pb::InternalRaftRequest { put: Some(request), ..Default::default() }
 }
 
-pub(super) fn delete(request: pb::DeleteRangeRequest) -> pb::InternalRaftRequest {
+pub(crate) fn delete(request: pb::DeleteRangeRequest) -> pb::InternalRaftRequest {
     pb::InternalRaftRequest { delete_range: Some(request), ..Default::default() }
 }
 
-pub(super) fn txn(request: pb::TxnRequest) -> pb::InternalRaftRequest {
+pub(crate) fn txn(request: pb::TxnRequest) -> pb::InternalRaftRequest {
     pb::InternalRaftRequest { txn: Some(request), ..Default::default() }
 }
 
-pub(super) fn compact(revision: i64) -> pb::InternalRaftRequest {
+pub(crate) fn compact(revision: i64) -> pb::InternalRaftRequest {
     let compaction = Some(pb::CompactionRequest { revision, physical: false });
     pb::InternalRaftRequest { compaction, ..Default::default() }
 }

@@ -2,7 +2,7 @@
 //! etcd.
 
 mod corners;
-mod lab;
+pub(crate) mod lab;
 mod model;
 mod property;
 mod races;

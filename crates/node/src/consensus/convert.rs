@@ -33,9 +33,12 @@ pub(crate) enum Unusable {
     /// It comes before what it answers can have arrived.
     #[error("it answers what was not sent yet")]
     Early,
-    /// A snapshot: there is no door yet for the database that comes with it.
-    #[error("snapshots from peers are not supported yet")]
+    /// A snapshot without the database that comes with it.
+    #[error("a snapshot comes with its database, not as a message")]
     Snapshot,
+    /// A snapshot's configuration that cannot be one.
+    #[error("the snapshot's configuration is none")]
+    Configuration,
 }
 
 /// Takes an entry from the wire or the WAL.
@@ -131,7 +134,14 @@ pub(super) fn hard_state_out(state: &eraftpb::HardState) -> raftpb::HardState {
 
 /// Takes a message from the wire. That raft can bear it is [`super::validate`]'s business.
 pub(super) fn message_in(message: raftpb::Message) -> Result<eraftpb::Message, Unusable> {
+    let snapshot = match message.snapshot {
+        Some(snapshot) if message.r#type == i32::from(raftpb::MessageType::MsgSnap) => {
+            Some(snapshot_in(snapshot))
+        }
+        Some(_) | None => None,
+    };
     Ok(eraftpb::Message {
+        snapshot,
         // The numbers are etcd's; validation lets only those through that raft-rs has too.
         msg_type: message.r#type,
         to: message.to,
@@ -150,6 +160,7 @@ pub(super) fn message_in(message: raftpb::Message) -> Result<eraftpb::Message, U
 
 /// Gives a message to the wire.
 pub(super) fn message_out(message: eraftpb::Message) -> raftpb::Message {
+    let is_snapshot = message.msg_type() == eraftpb::MessageType::MsgSnapshot;
     raftpb::Message {
         r#type: message.msg_type,
         to: message.to,
@@ -159,12 +170,34 @@ pub(super) fn message_out(message: eraftpb::Message) -> raftpb::Message {
         index: message.index,
         entries: message.entries.into_iter().map(entry_out).collect(),
         commit: message.commit,
-        snapshot: None,
+        snapshot: message.snapshot.filter(|_| is_snapshot).map(snapshot_out),
         reject: message.reject,
         reject_hint: message.reject_hint,
         context: message.context,
         vote: 0,
         responses: Vec::new(),
+    }
+}
+
+/// Takes a snapshot's metadata from the wire; the rest of it raft need not see.
+fn snapshot_in(snapshot: raftpb::Snapshot) -> eraftpb::Snapshot {
+    let raftpb::SnapshotMetadata { conf_state, index, term } = snapshot.metadata;
+    let conf_state = Some(conf_state_in(&conf_state));
+    let metadata = eraftpb::SnapshotMetadata { conf_state, index, term };
+    eraftpb::Snapshot { data: Bytes::new(), metadata: Some(metadata) }
+}
+
+/// Gives an offered snapshot to whoever adds the database to it.
+fn snapshot_out(snapshot: eraftpb::Snapshot) -> raftpb::Snapshot {
+    let metadata = snapshot.metadata.unwrap_or_default();
+    let conf_state = conf_state_out(&metadata.conf_state.unwrap_or_default());
+    raftpb::Snapshot {
+        data: Bytes::new(),
+        metadata: raftpb::SnapshotMetadata {
+            conf_state,
+            index: metadata.index,
+            term: metadata.term,
+        },
     }
 }
 

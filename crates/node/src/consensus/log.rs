@@ -4,11 +4,15 @@
 //! by count and by bytes ([`Log::trim`]). What is durable is the WAL's business; this is filled as soon as entries are
 //! handed to the WAL thread.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use prost::Message as _;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
+
+/// How much more than usual the log may hold for a follower that is being sent a snapshot.
+const HELD_FACTOR: usize = 4;
 
 /// The log from a starting point on.
 ///
@@ -19,6 +23,12 @@ pub(super) struct Log {
     entries: VecDeque<Entry>,
     bytes: usize,
     initial: RaftState,
+    /// What a follower is offered that needs entries from before `start`: applied here, and not before `start`.
+    offer: Snapshot,
+    /// Set when such a follower was there and the offer was too old.
+    wants_offer: Cell<bool>,
+    /// An index from which on entries stay for a follower that is being sent a snapshot.
+    held_from: Option<u64>,
 }
 
 /// A place in the log.
@@ -34,7 +44,40 @@ impl Log {
     /// Makes a log that begins behind `start`, with what raft starts from.
     pub(super) fn new(start: Position, hard_state: HardState, conf_state: ConfState) -> Self {
         let initial = RaftState { hard_state, conf_state };
-        Self { start, entries: VecDeque::new(), bytes: 0, initial }
+        Self {
+            start,
+            entries: VecDeque::new(),
+            bytes: 0,
+            initial,
+            offer: Snapshot::default(),
+            wants_offer: Cell::new(false),
+            held_from: None,
+        }
+    }
+
+    /// Tells whether a follower needs a snapshot, and there is none to offer. Asks once.
+    pub(super) fn takes_offer(&self) -> bool {
+        self.wants_offer.take()
+    }
+
+    /// Offers a snapshot at `position`, which is applied, with the configuration as of there.
+    pub(super) fn offer(&mut self, position: Position, conf_state: ConfState) {
+        let metadata = self.offer.mut_metadata();
+        metadata.index = position.index;
+        metadata.term = position.term;
+        metadata.conf_state = Some(conf_state);
+    }
+
+    /// Keeps entries behind `index` for a follower, or none especially.
+    pub(super) fn hold(&mut self, index: Option<u64>) {
+        self.held_from = index;
+    }
+
+    /// Forgets all entries: a snapshot at `position` has taken their place.
+    pub(super) fn restart_at(&mut self, position: Position) {
+        self.start = position;
+        self.entries.clear();
+        self.bytes = 0;
     }
 
     /// Returns the position behind which the log begins.
@@ -70,10 +113,13 @@ impl Log {
     }
 
     /// Drops entries at or below `applied` from the front while there are more than `entries_max` of them, or the log
-    /// holds more than `bytes_max`.
+    /// holds more than `bytes_max`. For a follower that is being sent a snapshot entries are held, up to
+    /// [`HELD_FACTOR`] times `bytes_max`: one that takes longer needs another snapshot.
     pub(super) fn trim(&mut self, applied: u64, entries_max: u64, bytes_max: usize) {
+        let held_from = self.held_from.unwrap_or(u64::MAX);
         while self.start.index < applied
             && (applied - self.start.index > entries_max || self.bytes > bytes_max)
+            && (self.start.index < held_from || self.bytes > bytes_max.saturating_mul(HELD_FACTOR))
         {
             let Some(entry) = self.entries.pop_front() else { return };
             self.bytes -= cost(&entry);
@@ -146,10 +192,14 @@ impl raft::Storage for Log {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        // A snapshot has to come with the database at exactly its index; there is no door for that yet, and a follower
-        // that needs one goes on asking.
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    /// Offers the newest snapshot that joins the log. Its database is made when it is sent, at this index or a later one.
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let index = self.offer.get_metadata().index;
+        if index == 0 || index < self.start.index || index < request_index {
+            self.wants_offer.set(true);
+            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
+        }
+        Ok(self.offer.clone())
     }
 }
 
@@ -190,6 +240,24 @@ mod tests {
         assert_eq!(log.term(6).ok(), Some(1));
         assert!(log.term(5).is_err());
         assert_eq!(log.bytes(), 4 * cost(&entry(1, 1)));
+    }
+
+    #[test]
+    fn a_follower_that_needs_a_snapshot_is_offered_one_that_joins_the_log() {
+        let mut log = log(10);
+        assert!(!log.takes_offer());
+        assert!(log.snapshot(0, 2).is_err());
+        assert!(log.takes_offer() && !log.takes_offer());
+        log.offer(Position { index: 6, term: 1 }, ConfState::default());
+        assert_eq!(log.snapshot(0, 2).map(|offer| offer.get_metadata().index).ok(), Some(6));
+        assert!(log.snapshot(7, 2).is_err() && log.takes_offer());
+        log.hold(Some(6));
+        log.trim(9, 1, usize::MAX);
+        assert_eq!(log.start().index, 6, "held");
+        assert!(log.snapshot(0, 2).is_ok());
+        log.trim(9, 1, 0);
+        assert_eq!(log.start().index, 9, "not at any price");
+        assert!(log.snapshot(0, 2).is_err(), "it does not join any more");
     }
 
     #[test]

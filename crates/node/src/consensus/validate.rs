@@ -81,8 +81,9 @@ fn check_kind(kind: MessageType, message: &raftpb::Message, own: Own) -> Result<
             Ok(())
         }
         MessageType::MsgVoteResp | MessageType::MsgPreVoteResp => {
-            // Vote requests leave when everything is durable, so an honest vote cannot come before that.
-            if own.is_persisting { Err(Unusable::Early) } else { Ok(()) }
+            // Vote requests leave when everything is durable, so an honest vote cannot come before that. A leader, who writes
+            // the first entry of its term, passes over the votes of those who were not needed any more.
+            if own.is_persisting && !own.is_leader { Err(Unusable::Early) } else { Ok(()) }
         }
         MessageType::MsgTimeoutNow => {
             // A lone voter wins at once, which raft bears only with a durable log.
@@ -117,6 +118,35 @@ fn check_kind(kind: MessageType, message: &raftpb::Message, own: Own) -> Result<
         | MessageType::MsgStorageApplyResp
         | MessageType::MsgForgetLeader => Err(Unusable::MessageType(message.r#type)),
     }
+}
+
+/// Judges a snapshot whose database is at hand.
+pub(super) fn check_snapshot(message: &raftpb::Message, own: Own) -> Result<(), Unusable> {
+    if message.to != own.id {
+        return Err(Unusable::Receiver);
+    }
+    if message.from == 0 || message.from == own.id {
+        return Err(Unusable::Sender);
+    }
+    check_numbers(message)?;
+    let Some(raftpb::Snapshot { metadata, .. }) = &message.snapshot else {
+        return Err(Unusable::Snapshot);
+    };
+    let raftpb::SnapshotMetadata { conf_state, index, term } = metadata;
+    let is_place = (1..=NUMBER_MAX).contains(index) && (1..=message.term).contains(term);
+    if message.r#type() != MessageType::MsgSnap || !is_place {
+        return Err(Unusable::OutOfRange("index or term of a snapshot"));
+    }
+    let raftpb::ConfState { voters, learners, voters_outgoing, learners_next, .. } = conf_state;
+    let mut all: Vec<u64> = voters.iter().chain(learners).copied().collect();
+    all.sort_unstable();
+    let has_doubles = all.windows(2).any(|pair| pair[0] == pair[1]);
+    // A joint configuration is none that members of etcd go through.
+    let is_joint = !voters_outgoing.is_empty() || !learners_next.is_empty();
+    if voters.is_empty() || all[0] == 0 || has_doubles || is_joint {
+        return Err(Unusable::Configuration);
+    }
+    Ok(())
 }
 
 /// Entries follow the one before them without a gap, in terms that do not fall.

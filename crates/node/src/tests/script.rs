@@ -248,7 +248,8 @@ impl World {
             context: context.into(),
         };
         let data = change.encode_to_vec().into();
-        self.give(Event::ProposeConfChange(Proposal { token, id, data }))?;
+        let proposal = Proposal { token, id, data };
+        self.give(Event::ProposeConfChange { proposal, promotes: None })?;
         Ok(String::new())
     }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use machine::{BackendJob, Reply};
 use proto::raftpb;
-use storage::backend::Backend;
 use storage::wal::Wal;
 use storage::{Disk, Fault, snap};
 
@@ -39,7 +38,6 @@ pub(super) struct Member {
 pub(super) struct Process {
     pub(super) node: Node,
     wal: Wal,
-    backend: Backend,
     data_dir: storage::datadir::DataDir,
     pub(super) wal_jobs: VecDeque<WalJob>,
     backend_jobs: VecDeque<BackendJob>,
@@ -87,7 +85,7 @@ impl Member {
         }
         let job = process.backend_jobs.pop_front()?;
         self.backend_jobs_left = self.backend_jobs_left.saturating_sub(1);
-        Some(Event::BackendDone(job.run(&process.backend)))
+        Some(Event::BackendDone(job.run()))
     }
 
     fn id(&self) -> Option<u64> {
@@ -102,7 +100,12 @@ fn config(name: &str) -> Config {
         data_dir: data_dir(name),
         wal_dir: None,
         wal: storage::wal::Options { segment_bytes: 1 << 16, ..Default::default() },
-        bootstrap: Bootstrap { members: vec![member(1)], cluster_token: "etcd-cluster".into() },
+        bootstrap: Bootstrap {
+            members: vec![member(1)],
+            cluster_token: "etcd-cluster".into(),
+            joins: None,
+        },
+        forces_new_cluster: false,
         raft: RaftConfig { tick: TICK, seed: 1, ..RaftConfig::default() },
         snapshots: SnapshotConfig::default(),
         proposals: Limits::default(),
@@ -142,12 +145,10 @@ impl World {
         member.starts += 1;
         let disk: Arc<dyn Disk> = member.disk.clone();
         let config = Config { unix_ms: 1_000_000 * member.starts, ..member.config.clone() };
-        let Started { node, wal, backend, data_dir, effects } =
-            Node::start(&disk, config, Now::default())?;
+        let Started { node, wal, data_dir, effects } = Node::start(&disk, config, Now::default())?;
         member.process = Some(Process {
             node,
             wal,
-            backend,
             data_dir,
             wal_jobs: VecDeque::new(),
             backend_jobs: VecDeque::new(),
@@ -288,7 +289,11 @@ fn describe(answer: &Answer) -> String {
             format!("{ttl} s of {granted_ttl} s, keys {keys:?}")
         }
         Answer::Leases(ids) => format!("Leases({:?})", &ids[..]),
-        Answer::ReadReady | Answer::Defragmented | Answer::Failed(_) => {
+        Answer::ReadReady
+        | Answer::Defragmented
+        | Answer::LeaderMoved
+        | Answer::SnapshotInstalled
+        | Answer::Failed(_) => {
             format!("{answer:?}")
         }
     }

@@ -10,6 +10,7 @@
 mod bystander;
 mod calls;
 mod client;
+mod cluster;
 mod damage;
 mod durability;
 mod floods;

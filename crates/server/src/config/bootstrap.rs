@@ -122,7 +122,7 @@ fn print_members(members: &BTreeMap<String, Vec<Url>>) -> String {
 }
 
 /// Compares two sorted lists by text, then by what their hosts resolve to.
-fn equal(advertised: &[Url], own: &[Url]) -> Result<(), String> {
+pub fn equal(advertised: &[Url], own: &[Url]) -> Result<(), String> {
     if advertised == own {
         return Ok(());
     }

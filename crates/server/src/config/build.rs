@@ -11,8 +11,8 @@ use super::settings::Settings;
 use super::url::Url;
 use super::{
     AllowList, Auth, AutoCompaction, Cluster, ClusterState, Config, Discovery,
-    DiscoveryCredentials, DiscoverySrv, Http, Limits, Memory, Monitoring, Raft, Store, Tls,
-    TlsInfo, TlsVersion, TokenKind, Tracing, Urls,
+    DiscoveryCredentials, DiscoverySrv, Http, Limits, Memory, Monitoring, Raft,
+    SERVING_THREADS_MAX, Store, Tls, TlsInfo, TlsVersion, TokenKind, Tracing, Urls,
 };
 use crate::logging::{self, Level, Notice};
 
@@ -421,7 +421,10 @@ fn monitoring(settings: &Settings) -> Monitoring {
 fn memory(settings: &Settings) -> Memory {
     let request_bytes_max = settings.count("max-request-bytes");
     let room_for_requests = |name: &str| settings.count(name).max(request_bytes_max);
-    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = || {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        cores.min(SERVING_THREADS_MAX)
+    };
     Memory {
         value_cache_bytes: settings.count("value-cache-bytes"),
         engine_cache_bytes: settings.count("engine-cache-bytes"),

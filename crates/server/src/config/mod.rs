@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use crate::logging;
 
-pub use bootstrap::BootstrapError;
+pub use bootstrap::{BootstrapError, equal as equal_urls};
 pub use duration::GoDuration;
 pub use exit::Exit;
 pub use features::{Feature, FeatureGates, Stage};
@@ -49,6 +49,9 @@ pub use logging::Notice;
 
 /// The etcd version this server is compatible with and reports.
 pub const ETCD_VERSION: &str = "3.7.1";
+
+/// Serving threads, at most: a caller is named by a byte for its thread, and one value is the peer thread's.
+pub(crate) const SERVING_THREADS_MAX: usize = 255;
 
 /// What `Git SHA` lines and fields say.
 pub const BUILD: &str = concat!("quorate-", env!("CARGO_PKG_VERSION"));

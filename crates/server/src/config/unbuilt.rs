@@ -4,7 +4,7 @@
 
 use super::features::Feature;
 use super::settings::Settings;
-use super::{BootstrapError, ClusterState, Config, TokenKind};
+use super::{BootstrapError, Config, TokenKind};
 
 /// One row: the setting as the user wrote it, and whether this configuration asks for it.
 type Row = (&'static str, fn(&Config) -> bool);
@@ -12,12 +12,6 @@ type Row = (&'static str, fn(&Config) -> bool);
 /// How a cluster is formed: asked only of a member that has no data yet. All others pass over these flags, which
 /// stay in unit files for ever.
 const FORMING_ROWS: &[Row] = &[
-    ("--initial-cluster with more than one member", |config| {
-        // A list that does not parse is reported, with its own error, when the member is
-        // bootstrapped.
-        config.initial_members().is_ok_and(|members| members.len() > 1)
-    }),
-    ("--initial-cluster-state=existing", |config| config.cluster.state == ClusterState::Existing),
     ("--discovery-endpoints", |config| config.cluster.discovery.is_some()),
     ("--discovery-srv", |config| config.cluster.discovery_srv.is_some()),
 ];

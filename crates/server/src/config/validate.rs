@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::Config;
 use super::build;
 use super::exit::Exit;
 use super::features::Feature;
 use super::settings::Settings;
 use super::url::Url;
+use super::{Config, SERVING_THREADS_MAX};
 use crate::logging::{Level, Notice, OptionsError};
 use crate::tls;
 
@@ -17,9 +17,6 @@ pub(super) const ADVERTISE_CLIENT_URLS_UNSET: &str =
 
 /// An election must not be further away than this: followers without a leader serve nobody.
 const ELECTION_MILLISECONDS_MAX: u64 = 50_000;
-
-/// More threads than any machine has cores are a mistake.
-const SERVING_THREADS_MAX: u64 = 1024;
 
 /// Checks what makes a configuration invalid.
 pub(super) fn check(
@@ -212,7 +209,7 @@ fn memory(settings: &Settings) -> Result<(), String> {
         }
     }
     let threads = settings.unsigned("serving-threads");
-    if threads > SERVING_THREADS_MAX {
+    if threads > SERVING_THREADS_MAX as u64 {
         return Err(format!(
             "--serving-threads must be at most {SERVING_THREADS_MAX} (set to {threads})"
         ));

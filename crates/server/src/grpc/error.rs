@@ -54,6 +54,14 @@ table! {
     MEMBER_NOT_FOUND = NotFound, "etcdserver: member not found";
     /// Promotion of a voter.
     MEMBER_NOT_LEARNER = FailedPrecondition, "etcdserver: can only promote a learner member";
+    /// Peer URLs that are none, or none at all.
+    MEMBER_BAD_URLS = InvalidArgument, "etcdserver: given member URLs are invalid";
+    /// A change that would leave too few members that have started. etcd declares another code and sends this one.
+    MEMBER_NOT_ENOUGH_STARTED = Unknown, "etcdserver: re-configuration failed due to not enough started members";
+    /// A change while too few members are connected.
+    UNHEALTHY = Unavailable, "etcdserver: unhealthy cluster";
+    /// A learner that is too far behind to get a vote.
+    LEARNER_NOT_READY = FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader";
     /// More learners than `--max-learners`.
     TOO_MANY_LEARNERS = FailedPrecondition, "etcdserver: too many learner members in cluster";
     /// An encoded request above `--max-request-bytes`.
@@ -86,6 +94,8 @@ table! {
     TIMEOUT_CONNECTION_LOST = Unavailable, "etcdserver: request timed out, possibly due to connection lost";
     /// A CORRUPT alarm is set.
     CORRUPT = DataLoss, "etcdserver: corrupt cluster";
+    /// The other member did not begin to lead in time.
+    TIMEOUT_LEADER_TRANSFER = Unknown, "etcdserver: request timed out, leader transfer took too long";
     /// Not allowed on a learner.
     NOT_SUPPORTED_FOR_LEARNER = FailedPrecondition, "etcdserver: rpc not supported for learner";
     /// A transferee that cannot lead.
@@ -171,9 +181,15 @@ impl From<Failure> for Status {
             Failure::TimedOutConnectionLost => TIMEOUT_CONNECTION_LOST,
             Failure::LeaderChanged => LEADER_CHANGED,
             Failure::NoLeader => NO_LEADER,
+            Failure::NotLeader => NOT_LEADER,
+            Failure::NoTransferee => BAD_LEADER_TRANSFEREE,
+            Failure::TransferTimedOut => TIMEOUT_LEADER_TRANSFER,
+            Failure::LearnerNotReady => LEARNER_NOT_READY,
+            Failure::MemberNotFound => MEMBER_NOT_FOUND,
             Failure::NotPrimary => NOT_PRIMARY_LESSOR,
             Failure::DefragmentGivenUp => DEFRAGMENT_GIVEN_UP,
-            Failure::Stopped => STOPPED,
+            // The second is never told to a client.
+            Failure::Stopped | Failure::SnapshotNotTaken => STOPPED,
         }
     }
 }
@@ -188,6 +204,6 @@ mod tests {
     fn texts_are_unique_and_name_their_origin() {
         let texts: BTreeSet<_> = ROWS.iter().map(|(_, text)| *text).collect();
         assert_eq!(texts.len(), ROWS.len());
-        assert_eq!(ROWS.iter().filter(|(_, text)| text.starts_with("etcdserver: ")).count(), 40);
+        assert_eq!(ROWS.iter().filter(|(_, text)| text.starts_with("etcdserver: ")).count(), 45);
     }
 }

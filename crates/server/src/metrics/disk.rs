@@ -81,7 +81,7 @@ impl DiskWork {
             JobKind::CompactIndex => self.compact_index.observe(took),
             JobKind::CompactRecords => self.compact_records.observe(took),
             // Timed as a whole: it comes in steps.
-            JobKind::Defragment => {}
+            JobKind::Defragment | JobKind::Install => {}
         }
     }
 

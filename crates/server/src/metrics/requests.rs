@@ -155,6 +155,12 @@ impl RequestFigures {
             Failure::TooManyRequests
             | Failure::LeaderChanged
             | Failure::NoLeader
+            | Failure::NotLeader
+            | Failure::NoTransferee
+            | Failure::TransferTimedOut
+            | Failure::SnapshotNotTaken
+            | Failure::LearnerNotReady
+            | Failure::MemberNotFound
             | Failure::NotPrimary
             | Failure::DefragmentGivenUp
             | Failure::Stopped => &self.read_indexes_failed,

@@ -130,7 +130,7 @@ impl Services {
     }
 
     /// Waits until a local read is linearizable.
-    pub(super) async fn read_index(&self) -> Result<(), Status> {
+    pub async fn read_index(&self) -> Result<(), Status> {
         self.handle.read_index().await.map_err(|failure| {
             self.figures().read_index_failed(failure);
             failure.into()

@@ -1,19 +1,29 @@
 //! The Lease service (`spec/grpc-api.md` §6).
 
 use bytes::Bytes;
+use http::StatusCode;
 use node::{Answer, LeaseRequestKind};
+use prost::Message as _;
 use proto::etcdserverpb::{
     InternalRaftRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
     LeaseLeasesResponse, LeaseRevokeRequest, LeaseStatus, LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse,
 };
+use proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 
+use super::forward::{Attempt, question};
 use super::payload::Payload;
 use super::stream::{Gone, Inbound, Outbound};
 use super::{Services, decode};
 use crate::grpc::error;
 use crate::grpc::status::Status;
 use machine::quota;
+
+/// Where members renew leases at the leader.
+pub const PATH: &str = "/leases";
+
+/// Where they ask for a lease's times.
+pub const INTERNAL_PATH: &str = "/leases/internal";
 
 impl Services {
     pub(super) async fn lease_grant(
@@ -47,18 +57,40 @@ impl Services {
         &self,
         request: LeaseTimeToLiveRequest,
     ) -> Result<Payload, Status> {
+        let asked = LeaseInternalRequest { lease_time_to_live_request: Some(request) };
+        let page = question(INTERNAL_PATH, asked.encode_to_vec().into());
+        let here = || async {
+            match self.times_here(request).await {
+                Err(error) if error == error::NOT_PRIMARY_LESSOR => Attempt::Again,
+                answer => Attempt::Done(answer),
+            }
+        };
+        let there = |status, body| match status {
+            StatusCode::OK => match LeaseInternalResponse::decode(body) {
+                Ok(LeaseInternalResponse { lease_time_to_live_response: Some(times) }) => {
+                    Attempt::Done(Ok(times))
+                }
+                _ => Attempt::Again,
+            },
+            StatusCode::NOT_FOUND => Attempt::Done(Ok(unknown(request.id))),
+            _ => Attempt::Again,
+        };
+        let times = self.at_leader(here, &page, there).await?;
+        let header = Some(self.header(self.handle.reader().revision()));
+        Ok(Payload::of(&LeaseTimeToLiveResponse { header, ..times }))
+    }
+
+    /// Tells a lease's times as this member knows them, if it leads; without a header.
+    pub async fn times_here(
+        &self,
+        request: LeaseTimeToLiveRequest,
+    ) -> Result<LeaseTimeToLiveResponse, Status> {
         let kind = LeaseRequestKind::TimeToLive { id: request.id, keys: request.keys };
         let answer = self.handle.lease(kind).await?;
         let Answer::TimeToLive { ttl, granted_ttl, keys } = answer else {
             unreachable!("a time-to-live is answered by one, not {answer:?}")
         };
-        Ok(Payload::of(&LeaseTimeToLiveResponse {
-            header: Some(self.header(self.handle.reader().revision())),
-            id: request.id,
-            ttl,
-            granted_ttl,
-            keys,
-        }))
+        Ok(LeaseTimeToLiveResponse { header: None, id: request.id, ttl, granted_ttl, keys })
     }
 
     pub(super) async fn lease_leases(&self) -> Result<Payload, Status> {
@@ -96,9 +128,18 @@ impl Services {
     async fn keep_alive(&self, message: Bytes) -> Result<Payload, Status> {
         let request: LeaseKeepAliveRequest =
             decode(message).inspect_err(|status| self.figures().keep_alive_broken(status))?;
-        let answer = self.handle.lease(LeaseRequestKind::KeepAlive { id: request.id }).await?;
-        let Answer::KeptAlive { ttl, revision } = answer else {
-            unreachable!("a keep-alive is answered by one, not {answer:?}")
+        let revision = self.handle.reader().revision();
+        let here = if self.handle.gate().is_leader() {
+            self.renew_here(request.id).await
+        } else {
+            Err(error::NOT_PRIMARY_LESSOR)
+        };
+        let (ttl, revision) = match here {
+            // Streams are many, and few of them ever get here: its future is not a part of theirs.
+            Err(error) if error == error::NOT_PRIMARY_LESSOR => {
+                Box::pin(self.renew_at_leader(request, revision)).await?
+            }
+            renewed => renewed?,
         };
         Ok(Payload::of(&LeaseKeepAliveResponse {
             header: Some(self.header(revision)),
@@ -106,4 +147,41 @@ impl Services {
             ttl,
         }))
     }
+
+    async fn renew_at_leader(
+        &self,
+        request: LeaseKeepAliveRequest,
+        revision: i64,
+    ) -> Result<(i64, i64), Status> {
+        let page = question(PATH, request.encode_to_vec().into());
+        let here = || async {
+            match self.renew_here(request.id).await {
+                Err(error) if error == error::NOT_PRIMARY_LESSOR => Attempt::Again,
+                answer => Attempt::Done(answer),
+            }
+        };
+        let there = |status, body| match status {
+            StatusCode::OK => match LeaseKeepAliveResponse::decode(body) {
+                Ok(kept) => Attempt::Done(Ok((kept.ttl, revision))),
+                Err(_malformed) => Attempt::Again,
+            },
+            StatusCode::NOT_FOUND => Attempt::Done(Ok((0, revision))),
+            _ => Attempt::Again,
+        };
+        self.at_leader(here, &page, there).await
+    }
+
+    /// Renews a lease, if this member leads. Returns its ttl, 0 for one that is not there, and the revision before.
+    pub async fn renew_here(&self, id: i64) -> Result<(i64, i64), Status> {
+        let answer = self.handle.lease(LeaseRequestKind::KeepAlive { id }).await?;
+        let Answer::KeptAlive { ttl, revision } = answer else {
+            unreachable!("a keep-alive is answered by one, not {answer:?}")
+        };
+        Ok((ttl, revision))
+    }
+}
+
+/// What is told of a lease that is not there.
+fn unknown(id: i64) -> LeaseTimeToLiveResponse {
+    LeaseTimeToLiveResponse { id, ttl: -1, ..LeaseTimeToLiveResponse::default() }
 }

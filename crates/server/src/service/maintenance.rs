@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use machine::KeyValueHash;
 use machine::membership::{Membership, Version};
 use proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmType, DefragmentResponse, DowngradeInfo, DowngradeRequest,
@@ -108,21 +109,26 @@ impl Services {
     }
 
     pub(super) async fn hash_kv(&self, request: HashKvRequest) -> Result<Payload, Status> {
-        let reader = self.handle.reader().clone();
-        let work = Arc::clone(&self.metrics.disk);
-        let hash = move || {
-            let started = Instant::now();
-            let hash = reader.hash_kv(request.revision);
-            work.hash_kv.observe(started.elapsed());
-            hash
-        };
-        let (found, revision) = self.read_long(hash).await?;
+        let (found, revision) = self.hash_at(request.revision).await?;
         Ok(Payload::of(&HashKvResponse {
             header: Some(self.header(revision)),
             hash: found.hash,
             compact_revision: found.compact_revision,
             hash_revision: found.revision,
         }))
+    }
+
+    /// Hashes the store at a revision, 0 for the current one; returns the current one, too.
+    pub async fn hash_at(&self, revision: i64) -> Result<(KeyValueHash, i64), Status> {
+        let reader = self.handle.reader().clone();
+        let work = Arc::clone(&self.metrics.disk);
+        let hash = move || {
+            let started = Instant::now();
+            let hash = reader.hash_kv(revision);
+            work.hash_kv.observe(started.elapsed());
+            hash
+        };
+        self.read_long(hash).await
     }
 
     /// Waits until the physical pass of the compaction at `revision` is durable here.
@@ -136,16 +142,18 @@ impl Services {
         Ok(())
     }
 
-    /// A lone voter leads, and there is nobody to lead instead.
-    pub(super) fn move_leader(&self, request: MoveLeaderRequest) -> Result<Payload, Status> {
-        let gate = self.handle.gate();
-        if !gate.is_leader() {
+    /// Has another member lead; only the leader takes this.
+    pub(super) async fn move_leader(&self, request: MoveLeaderRequest) -> Result<Payload, Status> {
+        if !self.handle.gate().is_leader() {
             return Err(error::NOT_LEADER);
         }
-        if request.target_id == self.identity.member_id {
-            return Ok(Payload::of(&MoveLeaderResponse::default()));
+        let cluster = self.cluster();
+        let is_voter = cluster.member(request.target_id).is_some_and(|member| !member.is_learner);
+        if !is_voter {
+            return Err(error::BAD_LEADER_TRANSFEREE);
         }
-        Err(error::BAD_LEADER_TRANSFEREE)
+        self.handle.move_leader(request.target_id).await?;
+        Ok(Payload::of(&MoveLeaderResponse::default()))
     }
 
     pub(super) async fn downgrade(&self, request: DowngradeRequest) -> Result<Payload, Status> {

@@ -117,6 +117,12 @@ impl<'a> UnderWay<'a> {
                 | Failure::TimedOutConnectionLost
                 | Failure::LeaderChanged
                 | Failure::NoLeader
+                | Failure::NotLeader
+                | Failure::NoTransferee
+                | Failure::TransferTimedOut
+                | Failure::SnapshotNotTaken
+                | Failure::LearnerNotReady
+                | Failure::MemberNotFound
                 | Failure::NotPrimary
                 | Failure::DefragmentGivenUp,
             ) => self.figures.proposal_failed(),

@@ -101,9 +101,12 @@ impl Judge {
                     format!("the list of leases is {ids:?}, expected {expected:?}")
                 })
             }
-            Answer::Applied(_) | Answer::ReadReady | Answer::Defragmented | Answer::Failed(_) => {
-                Ok(())
-            }
+            Answer::Applied(_)
+            | Answer::ReadReady
+            | Answer::Defragmented
+            | Answer::LeaderMoved
+            | Answer::SnapshotInstalled
+            | Answer::Failed(_) => Ok(()),
         }
     }
 

@@ -116,9 +116,9 @@ impl World {
     }
 
     pub(super) fn carry_out(&mut self, member: usize, effects: Effects) -> Result<(), Violation> {
-        let Effects { wal, backend, messages, completions, events, stop } = effects;
-        if !messages.is_empty() {
-            return Err(Violation::new("a lone voter sends messages"));
+        let Effects { wal, backend, messages, completions, events, events_lost, stop } = effects;
+        if !messages.is_empty() || events_lost {
+            return Err(Violation::new("a lone voter sends messages, or takes a snapshot"));
         }
         let now = self.agenda.now();
         let mut is_wal_due = false;

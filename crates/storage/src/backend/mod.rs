@@ -112,6 +112,8 @@ struct Writer {
     rewrite: Option<Box<Rewrite>>,
     /// The fault since which nobody knows which file a restart will find.
     failed: Option<Fault>,
+    /// The name of the file while it has not taken its place.
+    beside: Option<PathBuf>,
 }
 
 impl Backend {
@@ -130,10 +132,52 @@ impl Backend {
             Engine::open(&*home.disk, path, OpenMode::ReadWrite, tables, options)?
         };
         crate::datadir::sync_parent(&*home.disk, path)?;
+        Self::with_engine(home, engine, Writer::default())
+    }
+
+    /// Creates an empty file at `beside`, in place of any that is there, which is to take the place of the one at `path`:
+    /// [`Backend::take_place`] does that. Until then this backend works, and a restart finds the file of before.
+    pub fn create_beside(
+        disk: Arc<dyn Disk>,
+        beside: &Path,
+        path: &Path,
+        tables: &'static [&'static str],
+        options: Options,
+    ) -> Result<Self, Fault> {
+        remove_leftover(&*disk, beside)?;
+        let home = Home { disk, path: path.to_owned(), tables, options, views: Arc::new(()) };
+        let engine = Engine::open(&*home.disk, beside, OpenMode::CreateNew, tables, options)?;
+        let writer = Writer { beside: Some(beside.to_owned()), ..Writer::default() };
+        Self::with_engine(home, engine, writer)
+    }
+
+    fn with_engine(home: Home, engine: Engine, writer: Writer) -> Result<Self, Fault> {
         let view = View::open(Arc::new(engine), &home)?;
         let view = RwLock::new(Arc::new(view));
-        let shared = Shared { home, view, writer: Mutex::default() };
+        let shared = Shared { home, view, writer: Mutex::new(writer) };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Gives a file that was created beside another one that one's name. After a fault nobody knows which of the two a
+    /// restart will find, and the backend takes no commits any more.
+    pub fn take_place(&self) -> Result<(), Fault> {
+        let Home { disk, path, .. } = &self.shared.home;
+        let mut writer = self.shared.writer.lock();
+        let Some(beside) = writer.beside.take() else { return Ok(()) };
+        let renamed = disk.rename(&beside, path).or_fault("rename", &beside);
+        let placed = renamed.and_then(|()| crate::datadir::sync_parent(&**disk, path));
+        placed.inspect_err(|fault| writer.failed = Some(fault.clone()))
+    }
+
+    /// Tells whether both are the same backend.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Removes the file of a backend that does not take its place.
+    pub fn discard(self) -> Result<(), Fault> {
+        let beside = self.shared.writer.lock().beside.take();
+        beside.map_or(Ok(()), |beside| remove_leftover(&*self.shared.home.disk, &beside))
     }
 
     /// Carries out `batch`: all of it is durable on return, nothing of it after a fault or a crash before. After a
@@ -192,6 +236,10 @@ impl Backend {
         let mut writer = self.shared.writer.lock();
         if let Some(fault) = &writer.failed {
             return Err(DefragmentFault::Unknown(fault.clone()));
+        }
+        if writer.beside.is_some() {
+            // It has no place yet that another file could take.
+            return Ok(false);
         }
         let before = Arc::clone(&self.shared.view.read());
         let begun = match writer.rewrite.take() {

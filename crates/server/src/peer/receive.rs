@@ -1,0 +1,269 @@
+//! A snapshot that a leader sends (`spec/peer-protocol.md` §5): received into a file, made a backend beside the present one,
+//! and given to the node, which puts it in place if raft agrees.
+//!
+//! One at a time; bounded in memory by a piece of the body. What is cut short, is no database or is not the one that its
+//! message says, changes nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::StatusCode;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use machine::Machine;
+use node::Prepared;
+use prost::Message as _;
+use proto::raftpb::{self, MessageType};
+use storage::backend;
+use storage::{Disk, File, OpenMode, snap};
+use tokio::sync::Mutex;
+
+use crate::handle::Handle;
+
+/// Bytes of the message, as etcd has it.
+const MESSAGE_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes that are collected before they are written.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Time in which the sender has to go on: it may be busy making the file.
+const PIECE_PATIENCE: Duration = Duration::from_mins(1);
+
+/// What a restart removes.
+const TEMPORARY: &str = "tmp.snap.db";
+
+/// Why a snapshot is not taken, as its sender is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The status.
+    pub status: StatusCode,
+    /// The text.
+    pub text: String,
+}
+
+impl Refused {
+    fn bad(text: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, text: text.into() }
+    }
+
+    fn failed(error: impl std::fmt::Display) -> Self {
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, text: error.to_string() }
+    }
+}
+
+/// Where snapshots go, and what their states have to be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The directory of snapshots and of the backend.
+    pub snap_dir: PathBuf,
+    /// The backend's file.
+    pub database: PathBuf,
+    /// What the machine has to be told.
+    pub machine: machine::Options,
+    /// How the backend works.
+    pub backend: backend::Options,
+}
+
+/// Receives snapshots.
+#[derive(Debug)]
+pub struct Receiver {
+    settings: Settings,
+    handle: Handle,
+    /// Held by the one that is being received.
+    turn: Mutex<()>,
+}
+
+impl Receiver {
+    /// Makes a receiver for a member whose node `handle` reaches.
+    pub fn new(settings: Settings, handle: Handle) -> Self {
+        Self { settings, handle, turn: Mutex::new(()) }
+    }
+
+    /// Receives a snapshot whose message `check` admits, and waits until it is in place, or does not count.
+    pub async fn receive<E>(
+        &self,
+        body: Incoming,
+        check: impl Fn(&raftpb::Message) -> Result<(), E>,
+    ) -> Result<(), E>
+    where
+        E: From<Refused>,
+    {
+        let mut body = Pieces { body, rest: Bytes::new() };
+        let message = body.message().await?;
+        check(&message)?;
+        Ok(self.take(message, body).await?)
+    }
+
+    async fn take(&self, message: raftpb::Message, body: Pieces) -> Result<(), Refused> {
+        let Ok(_turn) = self.turn.try_lock() else {
+            return Err(Refused::failed("another snapshot is being received"));
+        };
+        let started = Instant::now();
+        let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.metadata.index);
+        let from = format!("{:x}", message.from);
+        tracing::info!(from, index, "receiving database snapshot");
+        let bytes = self.store(index, body).await?;
+        let received = started.elapsed();
+        let settings = self.settings.clone();
+        let prepared = self.long(move || prepare(&settings, index)).await?;
+        let is_taken = self.handle.install(message, prepared).await.map_err(|failure| {
+            Refused::failed(crate::grpc::status::Status::from(failure).message)
+        })?;
+        let took = started.elapsed();
+        tracing::info!(
+            from,
+            index,
+            bytes,
+            is_taken,
+            ?received,
+            ?took,
+            "received database snapshot"
+        );
+        Ok(())
+    }
+
+    async fn long<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, machine::Fault> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let done = self.handle.long_work().run(work).await;
+        done.map_err(|status| Refused::failed(status.message))?.map_err(|fault| {
+            tracing::warn!(%fault, "cannot take a snapshot");
+            Refused::failed(fault)
+        })
+    }
+
+    /// Writes the database to its file, durably; returns its length.
+    async fn store(&self, index: u64, mut body: Pieces) -> Result<u64, Refused> {
+        let Settings { disk, snap_dir, .. } = self.settings.clone();
+        let temporary = snap_dir.join(TEMPORARY);
+        let created = Arc::clone(&disk);
+        let path = temporary.clone();
+        let mut file = self.long(move || create(&*created, &path)).await?;
+        let mut written = 0;
+        while let Some(piece) = body.piece(PIECE_BYTES).await? {
+            let (at, path) = (written, temporary.clone());
+            written += piece.len() as u64;
+            file = self.long(move || write(file, &path, at, &piece)).await?;
+        }
+        let target = snap::database_path(&snap_dir, index);
+        self.long(move || finish(&*disk, &*file, &temporary, &target)).await?;
+        Ok(written)
+    }
+}
+
+fn fault(operation: &'static str, path: &Path, source: std::io::Error) -> machine::Fault {
+    storage::Fault::io(operation, path, source).into()
+}
+
+fn create(disk: &dyn Disk, path: &Path) -> Result<Box<dyn File>, machine::Fault> {
+    let file = disk.open(path, OpenMode::Create).map_err(|error| fault("create", path, error))?;
+    file.set_len(0).map_err(|error| fault("empty", path, error))?;
+    Ok(file)
+}
+
+fn write(
+    file: Box<dyn File>,
+    path: &Path,
+    at: u64,
+    piece: &[u8],
+) -> Result<Box<dyn File>, machine::Fault> {
+    file.write_all_at(at, piece).map_err(|error| fault("write", path, error))?;
+    Ok(file)
+}
+
+fn finish(
+    disk: &dyn Disk,
+    file: &dyn File,
+    path: &Path,
+    target: &Path,
+) -> Result<(), machine::Fault> {
+    file.sync_data().map_err(|error| fault("sync", path, error))?;
+    disk.rename(path, target).map_err(|error| fault("rename", path, error))
+}
+
+/// Makes the received file a backend and recovers its state. The file itself is of no more use then.
+fn prepare(settings: &Settings, index: u64) -> Result<Prepared, machine::Fault> {
+    let Settings { disk, snap_dir, database, machine, backend } = settings;
+    let received = snap::database_path(snap_dir, index);
+    let beside = snap::import_path(snap_dir, index);
+    let imported = machine::import(disk, &received, &beside, database, *backend)
+        .and_then(|backend| Ok((Machine::recover(backend.clone(), machine.clone())?, backend)));
+    disk.remove_file(&received).map_err(|error| fault("remove", &received, error))?;
+    match imported {
+        Ok((machine, backend)) => Ok(Prepared { machine, backend }),
+        Err(fault) => {
+            // What was made of it so far; the next start removes it otherwise.
+            drop(disk.remove_file(&beside));
+            Err(fault)
+        }
+    }
+}
+
+/// The body of a request, piece by piece.
+struct Pieces {
+    body: Incoming,
+    /// Arrived and not taken.
+    rest: Bytes,
+}
+
+impl Pieces {
+    /// Takes raft's message with its length before it.
+    async fn message(&mut self) -> Result<raftpb::Message, Refused> {
+        let short = || Refused::bad("failed to decode raft message");
+        let mut length = self.exactly(size_of::<u64>()).await?.ok_or_else(short)?;
+        let length = length.get_u64();
+        if length > MESSAGE_BYTES_MAX {
+            return Err(short());
+        }
+        let length = usize::try_from(length).map_err(|_too_long| short())?;
+        let encoded = self.exactly(length).await?.ok_or_else(short)?;
+        let message = raftpb::Message::decode(encoded).map_err(|_malformed| short())?;
+        if message.r#type() != MessageType::MsgSnap || message.snapshot.is_none() {
+            return Err(Refused::bad("wrong raft message type"));
+        }
+        Ok(message)
+    }
+
+    async fn exactly(&mut self, needed: usize) -> Result<Option<Bytes>, Refused> {
+        let mut all = BytesMut::new();
+        while all.len() < needed {
+            if self.rest.is_empty() && !self.more().await? {
+                return Ok(None);
+            }
+            let missing = needed - all.len();
+            let taken = self.rest.split_to(missing.min(self.rest.len()));
+            all.extend_from_slice(&taken);
+        }
+        Ok(Some(all.freeze()))
+    }
+
+    /// Takes about `bytes`, or what is left; `None` when nothing is.
+    async fn piece(&mut self, bytes: usize) -> Result<Option<Bytes>, Refused> {
+        let mut piece = BytesMut::new();
+        while piece.len() < bytes {
+            if self.rest.is_empty() && !self.more().await? {
+                break;
+            }
+            piece.extend_from_slice(&std::mem::take(&mut self.rest));
+        }
+        Ok((!piece.is_empty()).then(|| piece.freeze()))
+    }
+
+    /// Waits for more; false at the end.
+    async fn more(&mut self) -> Result<bool, Refused> {
+        match tokio::time::timeout(PIECE_PATIENCE, self.body.frame()).await {
+            Err(_elapsed) => Err(Refused::failed("the sender does not go on")),
+            Ok(None) => Ok(false),
+            Ok(Some(Err(error))) => Err(Refused::failed(error)),
+            Ok(Some(Ok(frame))) => {
+                self.rest = frame.into_data().unwrap_or_default();
+                Ok(true)
+            }
+        }
+    }
+}

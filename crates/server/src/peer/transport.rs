@@ -1,0 +1,260 @@
+//! All other members, as far as messages go: which way each message takes, and who is there to take it.
+//!
+//! Follows the membership as it is applied here. Belongs to the peer thread; what is shared is shared among its tasks.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use machine::Reader;
+use machine::membership::Membership;
+use proto::raftpb::{self, MessageType};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::admission::{Introduced, Own, Standing};
+use super::codec::Kind;
+use super::inflow::Inflow;
+use super::link::Link;
+use super::outbox::Post;
+use super::pipeline::{Pipeline, Settings};
+use super::snapshot::Sending;
+use super::stream;
+use super::urls::Urls;
+use crate::workers::Workers;
+
+/// Senders that are no members here and can be answered by posts. One more takes the place of the first.
+const REMOTES_MAX: usize = 64;
+
+/// The transport of this member.
+#[derive(Debug)]
+pub struct Transport {
+    own: Own,
+    reader: Reader,
+    long_work: Workers,
+    inflow: Inflow,
+    settings: Rc<Settings>,
+    state: RefCell<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The membership that `peers` follows.
+    seen: Option<Arc<Membership>>,
+    peers: BTreeMap<u64, Peer>,
+    /// Ids of `remotes` in the order in which they came.
+    order: Vec<u64>,
+    remotes: BTreeMap<u64, Pipeline>,
+}
+
+/// A member that is not this one.
+#[derive(Debug)]
+struct Peer {
+    urls: Rc<Urls>,
+    /// Streams that it has asked for.
+    streams: BTreeMap<Kind, stream::Sender>,
+    pipeline: Pipeline,
+    /// Tasks that read its streams.
+    links: Vec<AbortHandle>,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.links.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl Transport {
+    /// Makes the transport of a member; [`Transport::follow`] connects it.
+    pub fn new(
+        own: Own,
+        reader: Reader,
+        long_work: Workers,
+        inflow: Inflow,
+        settings: Settings,
+    ) -> Self {
+        let (settings, state) = (Rc::new(settings), RefCell::default());
+        Self { own, reader, long_work, inflow, settings, state }
+    }
+
+    /// Who this member is.
+    pub fn own(&self) -> Own {
+        self.own
+    }
+
+    /// The way to the node.
+    pub fn inflow(&self) -> &Inflow {
+        &self.inflow
+    }
+
+    /// Tells whether there is anybody to talk to.
+    pub fn has_peers(&self) -> bool {
+        !self.state.borrow().peers.is_empty()
+    }
+
+    /// How requests to members are made.
+    pub fn settings(&self) -> &Rc<Settings> {
+        &self.settings
+    }
+
+    /// The membership as applied here.
+    pub fn membership(&self) -> Arc<Membership> {
+        self.reader.membership()
+    }
+
+    /// Tells what is known of a member.
+    pub fn standing(&self, id: u64) -> Standing {
+        self.follow();
+        if self.state.borrow().peers.contains_key(&id) {
+            Standing::Peer
+        } else if self.membership().is_removed(id) {
+            Standing::Removed
+        } else {
+            Standing::Unknown
+        }
+    }
+
+    /// Connects to members that have come, forgets those that have gone.
+    pub fn follow(&self) {
+        let membership = self.reader.membership();
+        let mut state = self.state.borrow_mut();
+        if state.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &membership)) {
+            return;
+        }
+        state.peers.retain(|id, _| membership.member(*id).is_some());
+        for member in membership.members().filter(|member| member.id != self.own.member) {
+            let urls = Urls::parse(&member.peer_urls);
+            if let Some(peer) = state.peers.get(&member.id) {
+                peer.urls.replace(urls);
+                continue;
+            }
+            tracing::info!(
+                peer = format!("{:x}", member.id),
+                urls = member.peer_urls.join(","),
+                "added remote peer"
+            );
+            let peer = self.connect(member.id, urls);
+            state.peers.insert(member.id, peer);
+        }
+        state.seen = Some(membership);
+    }
+
+    fn connect(&self, id: u64, urls: Vec<crate::config::Url>) -> Peer {
+        let urls = Rc::new(Urls::new(urls));
+        let links = Kind::ALL.into_iter().map(|kind| {
+            let link = Link {
+                peer: id,
+                own: self.own.member,
+                kind,
+                urls: Rc::clone(&urls),
+                settings: Rc::clone(&self.settings),
+                inflow: self.inflow.clone(),
+            };
+            tokio::task::spawn_local(link.run()).abort_handle()
+        });
+        let links = links.collect();
+        let pipeline = self.pipeline(id, &urls);
+        Peer { urls, streams: BTreeMap::new(), pipeline, links }
+    }
+
+    fn pipeline(&self, id: u64, urls: &Rc<Urls>) -> Pipeline {
+        Pipeline::new(id, Rc::clone(urls), Rc::clone(&self.settings), self.inflow.clone())
+    }
+
+    /// Remembers where a sender that is no member here can be answered: it may have been added by an entry that has not
+    /// been applied here yet.
+    pub fn introduce(&self, introduced: Introduced) {
+        let Introduced { id, urls } = introduced;
+        let mut state = self.state.borrow_mut();
+        let is_known = id == self.own.member
+            || state.peers.contains_key(&id)
+            || state.remotes.contains_key(&id);
+        if is_known {
+            return;
+        }
+        if state.order.len() == REMOTES_MAX {
+            let first = state.order.remove(0);
+            state.remotes.remove(&first);
+        }
+        tracing::info!(remote = format!("{id:x}"), "added remote peer that is no member here yet");
+        let remote = self.pipeline(id, &Rc::new(Urls::new(urls)));
+        state.order.push(id);
+        state.remotes.insert(id, remote);
+    }
+
+    /// Begins the stream that a peer has asked for, in place of the one it may have. `None` if it is no peer any more.
+    pub fn attach(&self, peer: u64, kind: Kind, cut: Rc<Notify>) -> Option<stream::Body> {
+        let mut state = self.state.borrow_mut();
+        let peer = state.peers.get_mut(&peer)?;
+        let (sender, body) = stream::channel(kind, cut);
+        peer.streams.insert(kind, sender);
+        Some(body)
+    }
+
+    /// Sends what the node has put into the outbox.
+    pub fn send(&self, post: Post) {
+        self.follow();
+        let mut lost = post.lost;
+        let state = self.state.borrow();
+        for message in post.messages {
+            let to = message.to;
+            if message.r#type() == MessageType::MsgSnap {
+                self.send_snapshot(&state, message);
+                continue;
+            }
+            let is_sent = match state.peers.get(&to) {
+                Some(peer) => peer.send(message),
+                None => state.remotes.get(&to).is_some_and(|remote| remote.send(message)),
+            };
+            if !is_sent {
+                lost.insert(to);
+            }
+        }
+        self.report(lost);
+    }
+
+    /// Sends a snapshot; raft has one on its way to each follower at most.
+    fn send_snapshot(&self, state: &State, message: raftpb::Message) {
+        let Some(peer) = state.peers.get(&message.to) else {
+            // It was removed: raft forgets it, too.
+            return;
+        };
+        let sending = Sending {
+            urls: Rc::clone(&peer.urls),
+            settings: Rc::clone(&self.settings),
+            inflow: self.inflow.clone(),
+            reader: self.reader.clone(),
+            long_work: self.long_work.clone(),
+        };
+        tokio::task::spawn_local(sending.run(message));
+    }
+
+    fn report(&self, lost: BTreeSet<u64>) {
+        for peer in lost {
+            self.inflow.unreachable(peer);
+        }
+    }
+
+    /// Shows peers that the streams to them are alive, and cuts those that nobody reads.
+    pub fn beat(&self, now: Instant) {
+        self.follow();
+        for peer in self.state.borrow_mut().peers.values_mut() {
+            peer.streams.retain(|_, stream| stream.beat(now));
+        }
+    }
+}
+
+impl Peer {
+    /// Sends a message the best way there is (`spec/peer-protocol.md` §6.1); false when it is lost.
+    fn send(&self, message: raftpb::Message) -> bool {
+        let is_append = message.r#type() == MessageType::MsgApp;
+        let kinds: &[Kind] = if is_append { &Kind::ALL } else { &[Kind::Message] };
+        let mut streams = kinds.iter().filter_map(|kind| self.streams.get(kind));
+        match streams.find(|stream| stream.is_attached()) {
+            Some(stream) => stream.send(&message),
+            None => self.pipeline.send(message),
+        }
+    }
+}
