@@ -1,6 +1,7 @@
 //! The project's own tools: `cargo xtask <subcommand>`. One file per subcommand.
 
 mod ci;
+mod cluster;
 mod codegen;
 mod diff;
 mod grpc;
@@ -15,6 +16,7 @@ const USAGE: &str = "\
 usage: cargo xtask <subcommand>
 
   ci [--skip-tests]   everything a change has to pass
+  cluster ...         start a cluster of several members on this machine
   codegen [--check]   generate crates/proto/src/generated from its definitions; only compare with --check
   diff ...            compare our binary with the real etcd, request by request
   perf ...            measure our binary beside the real etcd
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         ["ci"] => ci::run(false),
         ["ci", "--skip-tests"] => ci::run(true),
+        ["cluster", arguments @ ..] => cluster::run(arguments),
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
         ["diff", arguments @ ..] => diff::run(arguments),

@@ -1,6 +1,6 @@
 //! Posts of single messages, for members to whom no stream leads (`spec/peer-protocol.md` §4).
 //!
-//! Bounds: [`QUEUE_MAX`] messages wait per member, [`WORKERS_MAX`] are on their way. What finds no room is lost.
+//! Bounds: `QUEUE_MAX` messages wait per member, `WORKERS_MAX` are on their way. What finds no room is lost.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -1,7 +1,7 @@
 //! Requests to other members on behalf of clients: what only the leader can answer is asked of it.
 //!
 //! Belongs to one serving thread. Connections are kept and used again, one request at a time each, as many as were ever
-//! needed at once up to [`IDLE_MAX`] per URL.
+//! needed at once up to `IDLE_MAX` per URL.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! The sending end of a stream: the body of an answer that never ends by itself (`spec/peer-protocol.md` §3).
 //!
 //! A message is encoded into the stream's buffer as soon as it is given, and the connection takes the buffer whenever it
-//! can write: one copy, and one chunk for all that came meanwhile. Bounds: [`BUFFER_BYTES_MAX`]; a message that finds no
+//! can write: one copy, and one chunk for all that came meanwhile. Bounds: `BUFFER_BYTES_MAX`; a message that finds no
 //! room is lost, and raft is told. A connection that takes nothing for [`STALL_MAX`] is cut.
 
 use std::cell::RefCell;
