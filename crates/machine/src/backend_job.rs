@@ -93,6 +93,11 @@ impl BackendDone {
         matches!(&self.0, Done::CompactStep { result: Ok(step), .. } if step.finished.is_some())
     }
 
+    /// Tells whether a snapshot's file has got its name, or is removed, as far as that could be done.
+    pub fn settles_install(&self) -> bool {
+        matches!(self.0, Done::TakePlace(_) | Done::Discard(_))
+    }
+
     /// Tells whether the backend may not be used any more.
     pub fn is_fault(&self) -> bool {
         match &self.0 {

@@ -45,7 +45,7 @@ pub use mvcc::txn::is_read_only;
 pub use nesting::{TXN_LEVELS_MAX, TxnDecodeError, decode_txn};
 pub use outcome::{Outcome, RangeReply, Record, Refusal, Reply, TxnReply};
 pub use reader::{Reader, Sizes};
-pub use recover::{Belt, Changes, Conveyor, one_by_one};
+pub use recover::{Belt, Changes, Conveyor, applied, one_by_one};
 pub use request_kind::RequestKind;
 pub use snapshot::{Image, ImageError, Snapshot};
 pub use stats::Stats;

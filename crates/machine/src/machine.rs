@@ -411,7 +411,11 @@ impl Machine {
                 }
                 Ok(None)
             }
-            Done::DefragmentStep(backend, _) if !self.store.shared.backend.is(&backend) => Ok(None),
+            Done::DefragmentStep(backend, Ok(_) | Err(DefragmentFault::GivenUp(_)))
+                if !self.store.shared.backend.is(&backend) =>
+            {
+                Ok(None)
+            }
             Done::DefragmentStep(_, result) => match result {
                 Ok(false) => Ok(Some(Defragmentation::GoesOn)),
                 Ok(true) => Ok(Some(Defragmentation::Done)),

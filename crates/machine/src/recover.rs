@@ -89,6 +89,12 @@ pub(crate) fn membership(engine: &backend::Reader) -> Result<Membership, Fault> 
     Stored { engine }.membership()
 }
 
+/// Reads which entry was the last that a backend covers, without recovering the rest.
+pub fn applied(backend: &Backend) -> Result<Applied, Fault> {
+    let engine = backend.reader()?;
+    Stored { engine: &engine }.applied()
+}
+
 /// The backend at one view.
 #[derive(Debug)]
 struct Stored<'a> {

@@ -19,7 +19,9 @@ impl Node {
     /// Applies what is committed, as far as the write-behind tail has room. Tells whether anything was applied.
     pub(crate) fn apply(&mut self, effects: &mut Effects) -> Result<bool, machine::Fault> {
         let mut has_applied = false;
+        // What is committed here and not applied is a part of a snapshot that takes the state's place: its configuration counts.
         while !self.machine.tail_is_full()
+            && !self.install.is_under_way()
             && let Some(entry) = self.to_apply.pop_front()
         {
             let Committed { index, term, payload } = entry;

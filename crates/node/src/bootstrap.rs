@@ -18,7 +18,7 @@ use serde::Serialize;
 use storage::backend::Backend;
 use storage::datadir::DataDir;
 use storage::wal::{self, Wal};
-use storage::{Disk, Fault, snap};
+use storage::{Disk, Fault, OrFault as _, snap};
 
 use crate::backend_pace::BackendPace;
 use crate::compactor::Compactor;
@@ -99,8 +99,7 @@ impl Node {
         let has_log = wal::exists(&**disk, data_dir.wal())?;
         let database = data_dir.database();
         let mark = if has_log { wal::newest_snapshot_mark(&**disk, data_dir.wal())? } else { None };
-        let marked = mark.as_ref().map(|mark| mark.index);
-        snap::finish_import(&**disk, data_dir.snap(), marked, &database)?;
+        finish_install(disk, data_dir.snap(), mark.as_ref(), &database, config.backend.options)?;
         let backend =
             Backend::open(Arc::clone(disk), &database, schema::BUCKETS, config.backend.options)?;
         let mut options = config.machine.clone();
@@ -238,6 +237,35 @@ fn recover(
         "recovered the log"
     );
     Ok(Log { wal, member, cluster, durable, last_mark: newest })
+}
+
+/// Puts a snapshot's backend in its place if a crash came between its mark and its name, and removes any other that was
+/// not taken. The mark alone does not tell: it may be this member's own, and the file what was left of an attempt.
+fn finish_install(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    mark: Option<&walpb::Snapshot>,
+    database: &Path,
+    options: storage::backend::Options,
+) -> Result<(), StartError> {
+    snap::remove_imports(&**disk, dir, mark.map(|mark| mark.index))?;
+    let Some(mark) = mark else { return Ok(()) };
+    let beside = snap::import_path(dir, mark.index);
+    if !disk.exists(&beside).or_fault("look for", &beside)? {
+        return Ok(());
+    }
+    let applied = |path: &Path| -> Result<machine::Applied, machine::Fault> {
+        machine::applied(&Backend::open(Arc::clone(disk), path, schema::BUCKETS, options)?)
+    };
+    let is_behind = applied(database)?.index < mark.index;
+    if is_behind && applied(&beside)? == (machine::Applied { index: mark.index, term: mark.term }) {
+        tracing::info!(path = %beside.display(), "putting a snapshot's file in its place");
+        disk.rename(&beside, database).or_fault("rename", &beside)?;
+    } else {
+        disk.remove_file(&beside).or_fault("remove", &beside)?;
+    }
+    disk.sync_dir(dir).or_fault("sync", dir)?;
+    Ok(())
 }
 
 /// Makes the log go on with the removal of all other members, as if they had agreed. The whole log counts as committed, unlike

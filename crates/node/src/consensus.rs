@@ -107,6 +107,8 @@ struct Persisting {
     number: u64,
     first: u64,
     last: u64,
+    /// Whether a snapshot takes the place of the log with it.
+    is_restoring: bool,
     messages: Vec<raftpb::Message>,
 }
 
@@ -351,8 +353,21 @@ impl Consensus {
             last: self.last(),
             is_leader: status.is_leader(),
             is_persisting: self.is_persisting(),
-            is_lone: status.is_lone,
+            must_not_campaign: self.is_restoring() || (status.is_lone && self.is_persisting()),
         }
+    }
+
+    /// Refuses appends that contradict what is committed here: raft would panic. They come from a member that was restored
+    /// from an old log, or that is not sound.
+    fn check_committed(&self, message: &raftpb::Message) -> Result<(), Unusable> {
+        let log = &self.raw.raft.raft_log;
+        let committed = message.entries.iter().take_while(|entry| entry.index <= log.committed);
+        for entry in committed {
+            if log.term(entry.index).is_ok_and(|term| term != 0 && term != entry.term) {
+                return Err(Unusable::OutOfRange("term of a committed entry"));
+            }
+        }
+        Ok(())
     }
 
     /// Takes a message of a peer. `fresh` is a context never used before, for a read that the peer forwards.
@@ -363,6 +378,9 @@ impl Consensus {
     ) -> Result<(), Unusable> {
         let status = self.status();
         let kind = validate::check(&message, self.own())?;
+        if kind == raftpb::MessageType::MsgApp {
+            self.check_committed(&message)?;
+        }
         if kind == raftpb::MessageType::MsgReadIndex && status.is_leader() {
             // Before the term's first commit raft drops reads; the follower asks again.
             self.forwarded.admit(&mut message, fresh, status.term)?;
@@ -498,7 +516,9 @@ impl Consensus {
                 return;
             }
         };
-        self.persisting.push_back(Persisting { job, number, first, last, messages });
+        let is_restoring = output.restored.is_some();
+        let persisting = Persisting { job, number, first, last, is_restoring, messages };
+        self.persisting.push_back(persisting);
     }
 
     /// Returns a commit index that has not been handed out for persisting; it need not be synced.
@@ -517,15 +537,22 @@ impl Consensus {
         let mut messages = Vec::new();
         let mut number = None;
         let mut last = 0;
+        let mut restored = None;
         while let Some(mut ready) = self.persisting.pop_front_if(|ready| ready.job <= job) {
             messages.append(&mut ready.messages);
             number = Some(ready.number);
+            if ready.is_restoring {
+                // What came before it is no part of the log any more.
+                restored = number;
+                last = 0;
+            }
             last = if ready.last == 0 { last } else { ready.last };
         }
         // Entries that are being replaced must not count: after a crash between the two writes they could be gone. The
         // replacement's confirmation counts for both.
         let is_replaced = self.persisting.iter().any(|ready| ready.first <= last);
-        if let Some(number) = number.filter(|_| !is_replaced) {
+        // A snapshot counts in any case: nothing replaces it.
+        if let Some(number) = if is_replaced { restored } else { number } {
             self.raw.on_persist_ready(number);
         }
         self.set_election_timeout();
@@ -595,14 +622,23 @@ impl Consensus {
         (log.last() - log.start().index, log.bytes())
     }
 
+    /// Tells whether a snapshot has taken the place of the log, and its state is not in place yet.
+    fn is_restoring(&self) -> bool {
+        self.raw.raft.raft_log.applied < self.raw.raft.store().start().index
+    }
+
     /// Tells whether the log has entries that are not durable: handed out or not.
     fn is_persisting(&self) -> bool {
         let log = &self.raw.raft.raft_log;
         log.persisted != log.last_index() || self.persisting.iter().any(|ready| ready.last != 0)
     }
 
-    /// A lone voter wins an election in the same call, which raft bears only when its log is durable.
+    /// A lone voter wins an election in the same call, which raft bears only when its log is durable. And nobody may be
+    /// elected whose state is still the one before a snapshot: raft looks for the entries in between, which are gone.
     fn may_be_elected(&self) -> bool {
+        if self.is_restoring() {
+            return false;
+        }
         let is_leader = self.raw.raft.state == StateRole::Leader;
         let is_settled = self.persisting.is_empty() && !self.is_persisting();
         is_leader || !self.raw.raft.prs().is_singleton() || is_settled

@@ -4,6 +4,8 @@
 //! and the `.snap` file become durable; then the state is replaced, and the file gets its name. A crash before the mark is
 //! durable finds the state of before; one after it finds the file beside, and the start gives it its name.
 
+use std::collections::VecDeque;
+
 use machine::BackendJob;
 use proto::raftpb;
 use storage::Fault;
@@ -20,6 +22,9 @@ pub(crate) struct Install {
     offered: Option<Offered>,
     /// Counts; its state follows when this WAL job is durable.
     taken: Option<(u64, Offered)>,
+    /// Who waits for the backend thread to put a file in its place (true), or to remove it, in the order of its jobs. Until
+    /// then its name is in use.
+    settling: VecDeque<(Token, bool)>,
 }
 
 #[derive(Debug)]
@@ -38,7 +43,8 @@ impl Install {
     /// Takes those who wait.
     pub(crate) fn take_all(&mut self) -> Vec<Token> {
         let taken = self.taken.take().map(|(_, offered)| offered);
-        self.offered.take().into_iter().chain(taken).map(|offered| offered.token).collect()
+        let offered = self.offered.take().into_iter().chain(taken).map(|offered| offered.token);
+        offered.chain(self.settling.drain(..).map(|(token, _)| token)).collect()
     }
 }
 
@@ -62,14 +68,14 @@ impl Node {
                 term,
                 "the database of a snapshot is not the one that its message says"
             );
-            discard(offered, effects);
+            self.discard(offered, effects);
             return;
         }
         match self.consensus.step_snapshot(message) {
             Ok(()) => self.install.offered = Some(offered),
             Err(reason) => {
                 tracing::warn!(%reason, "refused a snapshot of a peer");
-                discard(offered, effects);
+                self.discard(offered, effects);
             }
         }
     }
@@ -84,7 +90,7 @@ impl Node {
         let offered = self.install.offered.take();
         match (restored, offered) {
             (None, None) => {}
-            (None, Some(offered)) => discard(offered, effects),
+            (None, Some(offered)) => self.discard(offered, effects),
             (Some(position), Some(offered)) if offered.position == position => {
                 let captured = Captured {
                     position,
@@ -127,16 +133,25 @@ impl Node {
         self.snapshots = Snapshots::new(self.own.snapshots.count, position.index);
         self.backend.begin_anew();
         effects.backend.push(BackendJob::TakePlace(backend));
-        effects.complete([token], || Answer::SnapshotInstalled);
+        self.install.settling.push_back((token, true));
         tracing::info!(index = position.index, term = position.term, "applied snapshot");
     }
-}
 
-/// Gives up a snapshot that does not count.
-fn discard(offered: Offered, effects: &mut Effects) {
-    let Offered { token, prepared, .. } = offered;
-    let Prepared { machine, backend } = *prepared;
-    drop(machine);
-    effects.fail([token], Failure::SnapshotNotTaken);
-    effects.backend.push(BackendJob::Discard(backend));
+    /// Answers whoever waits for a file that has got its name, or is removed.
+    pub(crate) fn settle_install(&mut self, effects: &mut Effects) {
+        match self.install.settling.pop_front() {
+            Some((token, true)) => effects.complete([token], || Answer::SnapshotInstalled),
+            Some((token, false)) => effects.fail([token], Failure::SnapshotNotTaken),
+            None => {}
+        }
+    }
+
+    /// Gives up a snapshot that does not count.
+    fn discard(&mut self, offered: Offered, effects: &mut Effects) {
+        let Offered { token, prepared, .. } = offered;
+        let Prepared { machine, backend } = *prepared;
+        drop(machine);
+        self.install.settling.push_back((token, false));
+        effects.backend.push(BackendJob::Discard(backend));
+    }
 }

@@ -170,6 +170,12 @@ impl Node {
                 }
                 Err(fault) => self.fail(fault.into(), &mut effects),
             },
+            Event::BackendDone(done) if done.settles_install() => {
+                match self.machine.backend_done(done) {
+                    Ok(_) => self.settle_install(&mut effects),
+                    Err(fault) => self.fail(fault, &mut effects),
+                }
+            }
             Event::BackendDone(done) => match self.machine.backend_done(done) {
                 Ok(Some(step)) => self.backend.defragment_stepped(step, &mut effects.completions),
                 Ok(None) => {}

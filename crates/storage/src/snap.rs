@@ -37,25 +37,12 @@ pub fn import_path(dir: &Path, index: u64) -> PathBuf {
     dir.join(format!("{index:016x}{IMPORT_SUFFIX}"))
 }
 
-/// Puts the backend that was made for the mark at `index` in its place, `database`, if a crash has left it beside, and
-/// removes all others: nothing was told of what they hold.
-pub fn finish_import(
-    disk: &dyn Disk,
-    dir: &Path,
-    index: Option<u64>,
-    database: &Path,
-) -> Result<(), Fault> {
-    let marked = index.map(|index| import_path(dir, index));
-    for name in names(disk, dir, IMPORT_SUFFIX)? {
-        let path = dir.join(name);
-        if marked.as_ref() == Some(&path) {
-            tracing::info!(path = %path.display(), "putting a snapshot's file in its place");
-            disk.rename(&path, database).or_fault("rename", &path)?;
-        } else {
-            disk.remove_file(&path).or_fault("remove", &path)?;
-        }
-    }
-    disk.sync_dir(dir).or_fault("sync", dir)
+/// Removes all backends that were made of received databases, but the one of `index`.
+pub fn remove_imports(disk: &dyn Disk, dir: &Path, index: Option<u64>) -> Result<(), Fault> {
+    let kept = index.map(|index| import_path(dir, index));
+    let all = names(disk, dir, IMPORT_SUFFIX)?.into_iter().map(|name| dir.join(name));
+    let removed: Vec<_> = all.filter(|path| kept.as_ref() != Some(path)).collect();
+    remove_all(disk, dir, &removed)
 }
 
 /// Writes the file of `snapshot`. Durable when this returns; after a crash the file is there whole or not at all.

@@ -19,8 +19,8 @@ pub(super) struct Own {
     pub(super) is_leader: bool,
     /// Whether the WAL has not confirmed everything yet that raft gave it.
     pub(super) is_persisting: bool,
-    /// Whether this member is the only voter.
-    pub(super) is_lone: bool,
+    /// Whether raft would not bear an election now.
+    pub(super) must_not_campaign: bool,
 }
 
 /// Judges `message`.
@@ -86,8 +86,11 @@ fn check_kind(kind: MessageType, message: &raftpb::Message, own: Own) -> Result<
             if own.is_persisting && !own.is_leader { Err(Unusable::Early) } else { Ok(()) }
         }
         MessageType::MsgTimeoutNow => {
-            // A lone voter wins at once, which raft bears only with a durable log.
-            if own.is_lone && own.is_persisting { Err(Unusable::Early) } else { Ok(()) }
+            if own.must_not_campaign {
+                Err(Unusable::Early)
+            } else {
+                Ok(())
+            }
         }
         MessageType::MsgProp => {
             if message.entries.is_empty() {
@@ -174,8 +177,14 @@ fn check_append(message: &raftpb::Message) -> Result<(), Unusable> {
 mod tests {
     use super::*;
 
-    const OWN: Own =
-        Own { id: 1, term: 5, last: 10, is_leader: false, is_persisting: false, is_lone: false };
+    const OWN: Own = Own {
+        id: 1,
+        term: 5,
+        last: 10,
+        is_leader: false,
+        is_persisting: false,
+        must_not_campaign: false,
+    };
 
     fn message(kind: MessageType) -> raftpb::Message {
         raftpb::Message { r#type: kind.into(), to: 1, from: 2, term: 5, ..Default::default() }

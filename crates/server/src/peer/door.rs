@@ -57,7 +57,7 @@ const INCOMPLETE_BYTES_MAX: usize = 1 << 30;
 pub struct Door {
     transport: Rc<Transport>,
     services: Rc<Services>,
-    snapshots: Receiver,
+    snapshots: Rc<Receiver>,
     incomplete: Arc<Budget>,
 }
 
@@ -73,6 +73,7 @@ type Answer = Response<Body>;
 impl Door {
     /// Makes the door of a transport.
     pub fn new(transport: Rc<Transport>, services: Rc<Services>, snapshots: Receiver) -> Self {
+        let snapshots = Rc::new(snapshots);
         Self {
             transport,
             services,

@@ -31,6 +31,26 @@ impl Waiting {
     }
 }
 
+/// Bytes that are counted and have not reached the inbox: whoever sends them may be given up.
+#[derive(Debug)]
+struct Counted<'a> {
+    waiting: &'a Waiting,
+    bytes: usize,
+}
+
+impl Counted<'_> {
+    /// The node takes them back from now on.
+    fn hand_over(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.waiting.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// Gives messages and reports to the node.
 #[derive(Debug, Clone)]
 pub struct Inflow {
@@ -65,7 +85,9 @@ impl Inflow {
             tokio::time::sleep(PAUSE).await;
         }
         self.waiting.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let counted = Counted { waiting: &self.waiting, bytes };
         self.send(Event::Step(messages)).await;
+        counted.hand_over();
     }
 
     /// Gives an event to the node, once there is room; nothing after it has ended.
@@ -78,7 +100,6 @@ impl Inflow {
 
     /// Reports that messages to a peer get lost, if there is room: it is not the last report.
     pub fn unreachable(&self, peer: u64) {
-        self.down(peer);
         if self.inbox.try_send(Event::PeerUnreachable { peer }).is_err() {
             tracing::debug!(peer = format!("{peer:x}"), "no room to report an unreachable peer");
         }

@@ -80,8 +80,8 @@ impl Link {
     pub async fn run(self) {
         // A member that cannot be reached is told of once.
         let mut is_told = false;
-        // Whether the stream has just broken off.
-        let mut is_broken = false;
+        // Attempts since the stream broke off, while each found that nobody listens.
+        let mut refusals = None;
         loop {
             let url = self.urls.current();
             let mut was_up = false;
@@ -107,11 +107,17 @@ impl Link {
             if let Some(url) = url {
                 self.urls.advance(&url);
             }
-            if is_broken && ended.is_refused_connection() {
+            refusals = match refusals {
+                _ if was_up => ended.is_break().then_some(0),
+                Some(count) if ended.is_refused_connection() => Some(count + 1),
+                _ => None,
+            };
+            if refusals == Some(self.urls.len()) {
+                // Nobody listens at any of its URLs.
                 self.inflow.send(Event::PeerLost { peer: self.peer }).await;
+                refusals = None;
             }
-            is_broken = was_up && ended.is_break();
-            if !is_broken {
+            if refusals.is_none() {
                 tokio::time::sleep(REDIAL_INTERVAL).await;
             }
         }
@@ -159,6 +165,7 @@ impl Link {
                 Ok(Some(Err(error))) => return io::Error::other(error).into(),
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
             };
+            self.inflow.up(self.peer);
             let mut messages = Vec::new();
             let decoded = decoder.decode(data, &mut messages);
             self.inflow.step(messages).await;

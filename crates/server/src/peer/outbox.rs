@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
-use proto::raftpb;
+use proto::raftpb::{self, MessageType};
 
 /// Bytes of messages from which further ones are lost.
 const BYTES_MAX: usize = 64 << 20;
@@ -19,6 +19,8 @@ pub struct Post {
     pub messages: Vec<raftpb::Message>,
     /// Members for whom messages were lost.
     pub lost: BTreeSet<u64>,
+    /// Members for whom a snapshot was among them.
+    pub lost_snapshots: BTreeSet<u64>,
     /// Whether the node has ended; nothing more will come.
     pub closed: bool,
 }
@@ -43,22 +45,27 @@ struct State {
     waker: Option<Waker>,
 }
 
+impl State {
+    fn put(&mut self, message: raftpb::Message) {
+        if self.bytes <= BYTES_MAX {
+            self.bytes += weight(&message);
+            self.post.messages.push(message);
+            return;
+        }
+        self.post.lost.insert(message.to);
+        if message.r#type() == MessageType::MsgSnap {
+            self.post.lost_snapshots.insert(message.to);
+        }
+    }
+}
+
 impl Outbox {
     /// Puts messages in and wakes the peer thread; `messages` is left empty.
     pub fn put(&self, messages: &mut Vec<raftpb::Message>) {
         if messages.is_empty() {
             return;
         }
-        self.change(|state| {
-            for message in messages.drain(..) {
-                if state.bytes > BYTES_MAX {
-                    state.post.lost.insert(message.to);
-                } else {
-                    state.bytes += weight(&message);
-                    state.post.messages.push(message);
-                }
-            }
-        });
+        self.change(|state| messages.drain(..).for_each(|message| state.put(message)));
     }
 
     /// Tells the peer thread that the node has ended.

@@ -93,6 +93,7 @@ impl Shared {
             let Some(message) = self.queue.borrow_mut().pop_front() else { break };
             if let Err(error) = self.post(&message).await {
                 tracing::debug!(peer = format!("{:x}", self.peer), %error, "a post failed");
+                self.inflow.down(self.peer);
                 self.inflow.unreachable(self.peer);
             }
         }

@@ -5,6 +5,7 @@
 //! message says, changes nothing.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,7 +86,7 @@ impl Receiver {
 
     /// Receives a snapshot whose message `check` admits, and waits until it is in place, or does not count.
     pub async fn receive<E>(
-        &self,
+        self: &Rc<Self>,
         body: Incoming,
         check: impl Fn(&raftpb::Message) -> Result<(), E>,
     ) -> Result<(), E>
@@ -95,7 +96,10 @@ impl Receiver {
         let mut body = Pieces { body, rest: Bytes::new() };
         let message = body.message().await?;
         check(&message)?;
-        Ok(self.take(message, body).await?)
+        // A task of its own: a sender that goes away must not end the turn while the files are in use.
+        let receiver = Rc::clone(self);
+        let task = tokio::task::spawn_local(async move { receiver.take(message, body).await });
+        Ok(task.await.unwrap_or_else(|ended| Err(Refused::failed(ended)))?)
     }
 
     async fn take(&self, message: raftpb::Message, body: Pieces) -> Result<(), Refused> {

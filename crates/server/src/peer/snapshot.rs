@@ -73,6 +73,7 @@ impl Sending {
         let sent = self.send(message).await;
         match &sent {
             Ok(index) => {
+                self.inflow.up(to);
                 tracing::info!(to = format!("{to:x}"), index, "sent database snapshot");
             }
             Err(error) => {

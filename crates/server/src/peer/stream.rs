@@ -21,6 +21,9 @@ use super::codec::{Encoder, Kind};
 /// Bytes that wait for a connection, from which further messages are lost.
 const BUFFER_BYTES_MAX: usize = 32 << 20;
 
+/// Bytes that a connection takes at a time.
+const FRAME_BYTES: usize = 256 << 10;
+
 /// A buffer that has grown beyond this is not kept for what comes next.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
 
@@ -121,7 +124,12 @@ impl Shared {
         }
     }
 
+    /// Takes what the connection is to send next: little enough that it comes back soon if bytes leave at all.
     fn take(&mut self) -> Bytes {
+        if self.buffer.len() > FRAME_BYTES {
+            self.waits_since = Some(Instant::now());
+            return self.buffer.split_to(FRAME_BYTES).freeze();
+        }
         self.waits_since = None;
         if self.buffer.capacity() > BUFFER_BYTES_KEPT {
             return std::mem::take(&mut self.buffer).freeze();

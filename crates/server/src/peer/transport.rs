@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use machine::Reader;
 use machine::membership::Membership;
+use node::Event;
 use proto::raftpb::{self, MessageType};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -197,6 +198,7 @@ impl Transport {
     pub fn send(&self, post: Post) {
         self.follow();
         let mut lost = post.lost;
+        post.lost_snapshots.into_iter().for_each(|peer| self.give_up_snapshot(peer));
         let state = self.state.borrow();
         for message in post.messages {
             let to = message.to;
@@ -218,7 +220,7 @@ impl Transport {
     /// Sends a snapshot; raft has one on its way to each follower at most.
     fn send_snapshot(&self, state: &State, message: raftpb::Message) {
         let Some(peer) = state.peers.get(&message.to) else {
-            // It was removed: raft forgets it, too.
+            self.give_up_snapshot(message.to);
             return;
         };
         let sending = Sending {
@@ -229,6 +231,14 @@ impl Transport {
             long_work: self.long_work.clone(),
         };
         tokio::task::spawn_local(sending.run(message));
+    }
+
+    /// Tells raft, which waits for the end of each snapshot, that one does not leave.
+    fn give_up_snapshot(&self, peer: u64) {
+        let inflow = self.inflow.clone();
+        tokio::task::spawn_local(async move {
+            inflow.send(Event::SnapshotSent { peer, is_done: false }).await;
+        });
     }
 
     fn report(&self, lost: BTreeSet<u64>) {

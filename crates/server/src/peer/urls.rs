@@ -30,6 +30,16 @@ impl Urls {
         }
     }
 
+    /// Counts them; a member without any cannot be reached.
+    pub fn len(&self) -> usize {
+        self.list.borrow().len()
+    }
+
+    /// Tells whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.borrow().is_empty()
+    }
+
     /// Returns the URL to try.
     pub fn current(&self) -> Option<Url> {
         self.list.borrow().get(self.current.get()).cloned()

@@ -155,6 +155,8 @@ fn read(segments: &[Segment], start: Start) -> Result<(Log, End), Fault> {
 struct Log {
     start: Start,
     start_seen: bool,
+    /// The term of the entry at the start's index, as far as one was read.
+    at_start: Option<u64>,
     metadata: Option<Bytes>,
     hard_state: Option<raftpb::HardState>,
     /// Invariant: the first has index `start.index + 1`, each next one more.
@@ -185,6 +187,9 @@ impl Log {
 
     fn add_entry(&mut self, entry: raftpb::Entry) -> Result<(), String> {
         self.last_index = entry.index;
+        if entry.index <= self.start.index {
+            self.at_start = (entry.index == self.start.index).then_some(entry.term);
+        }
         if entry.index > self.start.index {
             let position = entry.index - self.start.index - 1;
             if position > self.entries.len() as u64 {
@@ -204,6 +209,10 @@ impl Log {
                     "the snapshot at index {} has term {} here, but {} in its file",
                     mark.index, mark.term, self.start.term
                 ));
+            }
+            // A leader's snapshot took the place of a log that had gone another way: what it had behind is no part of it.
+            if self.at_start.is_some_and(|term| term != mark.term) {
+                self.entries.clear();
             }
             self.start_seen = true;
         }
