@@ -571,3 +571,112 @@ fn no_message_of_a_peer_panics_a_member() {
     }
     assert!(taken > 60 * 200, "almost nothing passed validation: {taken}");
 }
+
+/// A leader's message with a snapshot for member 2 of three.
+fn snapshot(term: u64, index: u64) -> raftpb::Message {
+    let conf_state = raftpb::ConfState { voters: vec![1, 2, 3], ..Default::default() };
+    let metadata = raftpb::SnapshotMetadata { conf_state, index, term };
+    raftpb::Message {
+        r#type: raftpb::MessageType::MsgSnap.into(),
+        from: 1,
+        to: 2,
+        term,
+        snapshot: Some(raftpb::Snapshot { data: Bytes::new(), metadata }),
+        ..raftpb::Message::default()
+    }
+}
+
+#[test]
+fn a_snapshot_takes_the_place_of_the_log_and_nobody_campaigns_before_its_state_is_there() {
+    let mut cluster = Cluster::new(3);
+    cluster.settle();
+    let member = cluster.member(2);
+    member.consensus.step_snapshot(snapshot(5, 80)).expect("a sound snapshot");
+    let output = member.consensus.advance(1);
+    let restored = output.restored.expect("it is further than the log");
+    assert_eq!(restored, Position { index: 80, term: 5 });
+    let hard_state = output.persist.and_then(|persist| persist.hard_state).expect("it commits");
+    assert_eq!((hard_state.term, hard_state.commit), (5, 80));
+    assert!(output.messages.is_empty(), "nothing is promised before it is durable");
+    // Raft would look for the entries in between.
+    member.consensus.campaign();
+    for _ in 0..3 * ELECTION_TICKS {
+        member.consensus.tick();
+    }
+    let now = raftpb::Message {
+        r#type: raftpb::MessageType::MsgTimeoutNow.into(),
+        from: 1,
+        to: 2,
+        term: 5,
+        ..raftpb::Message::default()
+    };
+    assert_eq!(member.consensus.step(now, 1), Err(Unusable::Early));
+    let answers = member.consensus.persisted(1);
+    assert_eq!(answers.iter().map(|answer| answer.index).collect::<Vec<_>>(), [80]);
+    member.consensus.applied_to(80);
+    member.consensus.campaign();
+    assert!(!member.consensus.advance(2).messages.is_empty(), "now it may");
+}
+
+#[test]
+fn a_snapshot_counts_even_if_the_entries_behind_it_are_being_replaced() {
+    let mut cluster = Cluster::new(3);
+    cluster.settle();
+    let member = cluster.member(2);
+    let append = |term: u64, index: u64, log_term: u64, count: u64| raftpb::Message {
+        r#type: raftpb::MessageType::MsgApp.into(),
+        from: 1,
+        to: 2,
+        term,
+        log_term,
+        index,
+        entries: (index + 1..=index + count)
+            .map(|index| raftpb::Entry { r#type: 0, term, index, data: Bytes::new() })
+            .collect(),
+        ..raftpb::Message::default()
+    };
+    member.consensus.step(append(2, 3, 1, 97), 1).expect("entries 4 to 100");
+    assert!(member.consensus.advance(1).persist.is_some());
+    member.consensus.step_snapshot(snapshot(5, 80)).expect("a sound snapshot");
+    assert!(member.consensus.advance(2).restored.is_some());
+    member.consensus.step(append(5, 80, 5, 1), 1).expect("entry 81 of another history");
+    assert!(member.consensus.advance(3).persist.is_some());
+    // One report for the first two jobs, while the third is under way.
+    member.consensus.persisted(2);
+    member.consensus.applied_to(80);
+    member.consensus.persisted(3);
+}
+
+#[test]
+fn what_contradicts_a_committed_entry_is_refused() {
+    let mut cluster = Cluster::new(3);
+    cluster.settle();
+    let member = cluster.member(2);
+    let message = raftpb::Message {
+        r#type: raftpb::MessageType::MsgApp.into(),
+        from: 1,
+        to: 2,
+        term: 9,
+        log_term: 1,
+        index: 1,
+        entries: vec![raftpb::Entry { r#type: 0, term: 9, index: 2, data: Bytes::new() }],
+        ..raftpb::Message::default()
+    };
+    let refused = Err(Unusable::OutOfRange("term of a committed entry"));
+    assert_eq!(member.consensus.step(message, 1), refused);
+    for (term, index, voters) in [
+        (5, 0, vec![1, 2]),
+        (0, 80, vec![1, 2]),
+        (5, 80, vec![]),
+        (5, 80, vec![0, 2]),
+        (5, 80, vec![2, 2]),
+    ] {
+        let mut message = snapshot(term, index);
+        let conf_state = raftpb::ConfState { voters, ..Default::default() };
+        message.term = 5;
+        if let Some(snapshot) = &mut message.snapshot {
+            snapshot.metadata.conf_state = conf_state;
+        }
+        assert!(member.consensus.step_snapshot(message.clone()).is_err(), "{message:?}");
+    }
+}

@@ -212,3 +212,39 @@ proptest! {
         }
     }
 }
+
+/// A leader's snapshot at 8 replaces a log that had gone another way from 5 on: what that had behind 8 is no part of it.
+#[test]
+fn a_snapshot_of_another_history_cuts_what_was_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut wal = Wal::create_with(disk(), dir.path(), IDENTITY, SMALL).unwrap();
+    let log = |indexes: std::ops::RangeInclusive<u64>, term| -> Vec<_> {
+        indexes.map(|index| entry(index, term, vec![b'e'; 40])).collect()
+    };
+    wal.append(&log(1..=12, 2), None).unwrap();
+    let mark =
+        walpb::Snapshot { index: 8, term: 3, conf_state: Some(raftpb::ConfState::default()) };
+    let state = raftpb::HardState { term: 3, vote: 0, commit: 8 };
+    wal.append(&[], Some(&state)).unwrap();
+    wal.append_snapshot_mark(&mark).unwrap();
+    wal.sync().unwrap();
+    drop(wal);
+    let start = Start { index: 8, term: 3 };
+    let (mut wal, recovered) = Wal::recover_with(disk(), dir.path(), start, SMALL).unwrap();
+    assert_eq!(recovered.entries, []);
+    wal.append(&log(9..=10, 3), Some(&state)).unwrap();
+    wal.sync().unwrap();
+    drop(wal);
+    let (_, recovered) = Wal::recover_with(disk(), dir.path(), start, SMALL).unwrap();
+    assert_eq!(recovered.entries, log(9..=10, 3));
+
+    // A mark of its own cuts nothing.
+    let dir = tempfile::tempdir().unwrap();
+    let mut wal = Wal::create_with(disk(), dir.path(), IDENTITY, SMALL).unwrap();
+    wal.append(&log(1..=12, 3), Some(&state)).unwrap();
+    wal.append_snapshot_mark(&mark).unwrap();
+    wal.sync().unwrap();
+    drop(wal);
+    let (_, recovered) = Wal::recover_with(disk(), dir.path(), start, SMALL).unwrap();
+    assert_eq!(recovered.entries, log(9..=12, 3));
+}
