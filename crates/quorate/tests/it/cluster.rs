@@ -12,17 +12,14 @@ use proto::etcdserverpb::{
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_stream::StreamExt as _;
-use tonic::Code;
+use tonic::{Code, Response, Status};
 
 use crate::client::{Client, in_time};
-use crate::harness::{PATIENCE, Server, Setup, free_port};
+use crate::harness::{PATIENCE, Server, Setup, steady_port};
 use crate::http1::exchange;
 
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// Time after which a member relies on another one that is connected.
-const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
 /// One member, whether it runs or not.
 struct Place {
@@ -160,7 +157,7 @@ impl Cluster {
 
 impl Place {
     fn new(number: usize) -> Self {
-        let url = || format!("http://127.0.0.1:{}", free_port());
+        let url = || format!("http://127.0.0.1:{}", steady_port());
         let name = format!("m{number}");
         Self { name, client: url(), peer: url(), flags: Vec::new(), server: None }
     }
@@ -198,6 +195,21 @@ async fn write_on(client: Client, prefix: String) -> Vec<String> {
             return written;
         }
         written.push(key);
+    }
+}
+
+/// Asks for a change until the member has been connected to the others for long enough to judge it.
+async fn when_settled<T>(ask: impl AsyncFn() -> Result<Response<T>, Status>) -> T {
+    let started = Instant::now();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer.into_inner(),
+            Err(status) => {
+                let is_early = status.message() == "etcdserver: unhealthy cluster";
+                assert!(is_early && started.elapsed() < PATIENCE, "{status}");
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -323,9 +335,8 @@ async fn members_come_and_leave_while_the_others_serve() {
     cluster.check_equal().await;
 
     // A learner, which may get a vote when it has caught up.
-    tokio::time::sleep(SETTLED_AFTER).await;
     let peer = cluster.places[2].peer.clone();
-    let added = changes.member_add(add(&peer, true)).await.expect("it may").into_inner();
+    let added = when_settled(async || changes.clone().member_add(add(&peer, true)).await).await;
     let learner = added.member.expect("the new one").id;
     let promote = MemberPromoteRequest { id: learner };
     let early = changes.member_promote(promote).await.expect_err("it does not run yet");
@@ -352,14 +363,14 @@ async fn members_come_and_leave_while_the_others_serve() {
     cluster.check_equal().await;
 
     // One goes, and stops by itself.
-    tokio::time::sleep(SETTLED_AFTER).await;
     let leader = cluster.wait_for_leader().await;
     let goes = if leader == 1 { 2 } else { 1 };
     let name = cluster.places[goes].name.clone();
     let id = members.iter().find(|member| member.name == name).expect("a member").id;
     let mut through = cluster.client(leader).await.cluster();
-    let left = through.member_remove(MemberRemoveRequest { id }).await.expect("it may");
-    assert_eq!(left.into_inner().members.len(), 2);
+    let remove = MemberRemoveRequest { id };
+    let left = when_settled(async || through.clone().member_remove(remove).await).await;
+    assert_eq!(left.members.len(), 2);
     let mut gone = cluster.places[goes].server.take().expect("it runs");
     gone.wait();
     gone.wait_for_line("removed");
