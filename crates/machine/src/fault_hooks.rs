@@ -16,6 +16,12 @@ pub enum Planted {
     DuplicateEvent,
     /// A restart forgets a lease.
     ForgottenLease,
+    /// The hash passes over deletions.
+    HashWithoutTombstone,
+    /// Watchers are told what they know already when a snapshot has taken the store's place.
+    EventsOfThePast,
+    /// A snapshot says that it holds one entry more.
+    WrongSnapshotIndex,
 }
 
 thread_local! {

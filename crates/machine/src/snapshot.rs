@@ -49,6 +49,10 @@ impl Snapshot {
 
     /// Returns the index of the last entry in it.
     pub fn index(&self) -> u64 {
+        #[cfg(feature = "planted-faults")]
+        if crate::fault_hooks::is_planted(crate::fault_hooks::Planted::WrongSnapshotIndex) {
+            return self.index + 1;
+        }
         self.index
     }
 

@@ -43,7 +43,7 @@ impl Node {
         effects: &mut Effects,
     ) -> Result<(), machine::Fault> {
         if let Some(meter) = &mut self.meter {
-            meter.begins();
+            meter.begins(index, term, data);
         }
         let applied = self.machine.apply(index, term, data)?;
         if let Some(meter) = &mut self.meter {
@@ -85,6 +85,9 @@ impl Node {
         data: Bytes,
         effects: &mut Effects,
     ) -> Result<(), machine::Fault> {
+        if let Some(meter) = &mut self.meter {
+            meter.begins(index, term, &data);
+        }
         let change = raftpb::ConfChange::decode(data).map_err(|error| machine::Fault::Entry {
             index,
             reason: machine::EntryFault::Undecodable(error),

@@ -27,6 +27,7 @@ use crate::consensus::{self, Consensus, Durable, Position};
 use crate::install::Install;
 use crate::leadership::Leadership;
 use crate::lease_desk::LeaseDesk;
+use crate::meter::Meter;
 use crate::node::{Node, Own};
 use crate::proposals::Proposals;
 use crate::reads::Reads;
@@ -95,6 +96,16 @@ impl Node {
     /// Opens the data directory, forms a cluster in it if it is new, and starts the member. A lone voter leads at once
     /// when its first WAL job is done.
     pub fn start(disk: &Arc<dyn Disk>, config: Config, now: Now) -> Result<Started, StartError> {
+        Self::start_heard(disk, config, now, None)
+    }
+
+    /// As [`Node::start`], with a meter that is told of what is applied during the start, too.
+    pub fn start_heard(
+        disk: &Arc<dyn Disk>,
+        config: Config,
+        now: Now,
+        meter: Option<Box<dyn Meter>>,
+    ) -> Result<Started, StartError> {
         let data_dir = DataDir::open(&**disk, &config.data_dir, config.wal_dir.as_deref())?;
         let has_log = wal::exists(&**disk, data_dir.wal())?;
         let database = data_dir.database();
@@ -124,6 +135,7 @@ impl Node {
             .map_err(|error| Fault::unusable(data_dir.wal(), error.to_string(), REMEDY))?;
         let mut node = assemble(config, (member, cluster), consensus, machine, now);
         node.snapshots = Snapshots::new(node.own.snapshots.count, last_mark);
+        node.meter = meter;
         let effects = node.begin();
         Ok(Started { node, wal, data_dir, effects })
     }
@@ -219,6 +231,16 @@ fn recover(
         let durable = formed.write(&mut wal)?;
         return Ok(Log { wal, member, cluster, durable, last_mark: 0 });
     }
+    #[cfg(feature = "planted-faults")]
+    let applied = {
+        use crate::fault_hooks::{Planted, is_planted};
+        let last = recovered.entries.last().map_or(0, |entry| entry.index);
+        if is_planted(Planted::SkippedEntry) {
+            (applied + 1).min(last.max(applied))
+        } else {
+            applied
+        }
+    };
     let mut durable = Durable {
         hard_state: recovered.hard_state.unwrap_or_default(),
         conf_state: conf_state(machine, start),

@@ -34,6 +34,8 @@ use log::Log;
 pub(crate) use log::Position;
 
 use crate::Failure;
+#[cfg(feature = "planted-faults")]
+use crate::fault_hooks::{Planted, is_planted};
 
 /// Bytes of entries in one message, as etcd has it.
 const APPEND_BYTES_MAX: u64 = 1 << 20;
@@ -98,7 +100,23 @@ pub(crate) struct Consensus {
     lazy_commit: Option<raftpb::HardState>,
     /// Reads that followers forwarded to this leader.
     forwarded: ForwardedReads,
+    /// Set when this member led and was removed, as long as nobody follows it.
+    farewell: Option<Farewell>,
 }
+
+/// What a leader has to say that is no member any more: that its removal is committed, and that another one is to lead.
+#[derive(Debug)]
+struct Farewell {
+    /// The term that it led.
+    term: u64,
+    /// Those who stay, by what they have of the log, most first.
+    others: Vec<(u64, u64)>,
+    /// How often it was said.
+    turns: usize,
+}
+
+/// Turns in which one member is asked to lead, before it is another one's.
+const FAREWELL_TURNS: usize = 3;
 
 /// One of raft's `Ready`s on its way to the disk.
 #[derive(Debug)]
@@ -251,6 +269,7 @@ impl Consensus {
             persisting: VecDeque::new(),
             lazy_commit: None,
             forwarded: ForwardedReads::default(),
+            farewell: None,
         };
         consensus.set_election_timeout();
         Ok(consensus)
@@ -261,6 +280,7 @@ impl Consensus {
         if self.may_be_elected() && self.raw.tick() && !self.status().is_leader() {
             self.attempt += 1;
         }
+        self.say_farewell();
         self.set_election_timeout();
     }
 
@@ -385,6 +405,10 @@ impl Consensus {
             // Before the term's first commit raft drops reads; the follower asks again.
             self.forwarded.admit(&mut message, fresh, status.term)?;
         }
+        #[cfg(feature = "planted-faults")]
+        if is_planted(Planted::SecondVote) && kind == raftpb::MessageType::MsgVote {
+            self.raw.raft.vote = raft::INVALID_ID;
+        }
         if let Err(error) = self.raw.step(convert::message_in(message)?) {
             // A dropped proposal times out at its proposer, and one from an unknown peer is of no use.
             tracing::debug!(%error, "message dropped by raft");
@@ -411,14 +435,7 @@ impl Consensus {
 
     /// Gives leadership to the voter that is furthest, if there is one besides this member.
     pub(crate) fn transfer_leadership(&mut self) {
-        let own = self.options.id;
-        let voters = self.raw.raft.prs().conf().voters().ids();
-        let best = voters
-            .iter()
-            .filter(|&id| id != own)
-            .filter_map(|id| self.raw.raft.prs().get(id).map(|progress| (progress.matched, id)))
-            .max();
-        if let Some((_, id)) = best {
+        if let Some(id) = self.furthest_other() {
             self.raw.transfer_leader(id);
         }
         self.set_election_timeout();
@@ -505,6 +522,13 @@ impl Consensus {
             persist.hard_state = self.lazy_commit.take().or(persist.hard_state);
         }
         let messages = self.forwarded.answer(ready.take_persisted_messages());
+        #[cfg(feature = "planted-faults")]
+        let messages = if is_planted(Planted::EarlyMessages) {
+            output.messages.extend(messages);
+            Vec::new()
+        } else {
+            messages
+        };
         let number = ready.number();
         self.raw.advance_append_async(ready);
         let job = match self.persisting.back() {
@@ -568,13 +592,83 @@ impl Consensus {
     pub(crate) fn apply_conf_change(&mut self, change: &raftpb::ConfChange) -> Result<(), Error> {
         let translated = convert::conf_change_in(change)
             .map_err(|error| Error::ConfChange(error.to_string()))?;
+        #[cfg(feature = "planted-faults")]
+        let translated = translated.map(|mut change| {
+            let is_learner =
+                change.change_type == i32::from(eraftpb::ConfChangeType::AddLearnerNode);
+            if is_learner && is_planted(Planted::VotingLearner) {
+                change.change_type = eraftpb::ConfChangeType::AddNode.into();
+            }
+            change
+        });
         if let Some(translated) = translated {
             self.raw
                 .apply_conf_change(&translated)
                 .map_err(|error| Error::ConfChange(error.to_string()))?;
         }
+        if self.raw.raft.state == StateRole::Leader
+            && self.raw.raft.prs().get(self.options.id).is_none()
+        {
+            self.resign();
+        }
         self.set_election_timeout();
         Ok(())
+    }
+
+    /// Ends the office of a leader that is no member any more: raft looks for its own progress while it leads.
+    fn resign(&mut self) {
+        let progress = self.raw.raft.prs();
+        let voters = progress.conf().voters().ids();
+        let matched = |id| progress.get(id).map(|progress| (progress.matched, id));
+        let mut others: Vec<(u64, u64)> = voters.iter().filter_map(matched).collect();
+        others.sort_unstable_by(|one, other| other.cmp(one));
+        let term = self.raw.raft.term;
+        self.farewell = Some(Farewell { term, others, turns: 0 });
+        self.raw.raft.become_follower(term, raft::INVALID_ID);
+        self.say_farewell();
+    }
+
+    /// Tells whether this member led, was removed, and nobody has followed it yet.
+    pub(crate) fn has_farewell(&self) -> bool {
+        self.farewell.is_some()
+    }
+
+    /// Tells the others, until one of them leads, what is committed, and asks one of them to lead: without that, they would
+    /// wait for the election timeout, and the last one of two could never know that it is alone.
+    fn say_farewell(&mut self) {
+        let Some(farewell) = &mut self.farewell else { return };
+        let raft = &mut self.raw.raft;
+        if raft.term != farewell.term || farewell.others.is_empty() {
+            self.farewell = None;
+            return;
+        }
+        let heir = farewell.turns / FAREWELL_TURNS % farewell.others.len();
+        farewell.turns += 1;
+        for (place, &(matched, to)) in farewell.others.iter().enumerate() {
+            let message = |kind: eraftpb::MessageType| eraftpb::Message {
+                msg_type: kind.into(),
+                to,
+                from: raft.id,
+                term: raft.term,
+                commit: matched.min(raft.raft_log.committed),
+                ..Default::default()
+            };
+            let heartbeat = message(eraftpb::MessageType::MsgHeartbeat);
+            let campaign = message(eraftpb::MessageType::MsgTimeoutNow);
+            raft.msgs.push(heartbeat);
+            if place == heir {
+                raft.msgs.push(campaign);
+            }
+        }
+    }
+
+    /// Returns the voter that has most of the log, besides this member.
+    fn furthest_other(&self) -> Option<u64> {
+        let own = self.options.id;
+        let progress = self.raw.raft.prs();
+        let voters = progress.conf().voters().ids();
+        let matched = |id| progress.get(id).map(|progress| (progress.matched, id));
+        voters.iter().filter(|&id| id != own).filter_map(matched).max().map(|(_, id)| id)
     }
 
     /// Returns the configuration in effect.

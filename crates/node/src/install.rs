@@ -59,9 +59,16 @@ impl Node {
     ) {
         let machine::Applied { index, term } = prepared.machine.applied();
         let position = Position { index, term };
-        let offered = Offered { token, position, prepared };
         let says = message.snapshot.as_ref().map(|snapshot| &snapshot.metadata);
         let is_it = says.is_some_and(|says| (says.index, says.term) == (index, term));
+        #[cfg(feature = "planted-faults")]
+        let (is_it, position) = {
+            use crate::fault_hooks::{Planted, is_planted};
+            let says = says.map_or(position, |says| Position { index: says.index, term });
+            let is_unchecked = is_planted(Planted::UncheckedSnapshot);
+            (is_it || is_unchecked, if is_unchecked { says } else { position })
+        };
+        let offered = Offered { token, position, prepared };
         if !is_it || self.install.offered.is_some() || self.install.is_under_way() {
             tracing::warn!(
                 index,

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+#[cfg(feature = "planted-faults")]
+use crate::fault_hooks::{Planted, is_planted};
 use crate::node::Node;
 use crate::{Effects, Failure, Now};
 
@@ -98,6 +100,8 @@ impl Node {
             self.reads.ask_again();
         }
         self.notice_transfers(&status, effects);
+        #[cfg(feature = "planted-faults")]
+        let was_leader = was_leader && !is_planted(Planted::DeposedPrimary);
         if was_leader && !status.is_leader() {
             // Whoever waits for what only a primary can tell is told so at the end of the burst.
             self.machine.lessor_mut().demote();

@@ -19,6 +19,8 @@ use crate::backend_pace::BackendPace;
 use crate::compactor::Compactor;
 use crate::config::{RaftConfig, SnapshotConfig};
 use crate::consensus::{self, Committed, Consensus, Position, Role};
+#[cfg(feature = "planted-faults")]
+use crate::fault_hooks::{Planted, is_planted};
 use crate::gate::{Alarms, Published};
 use crate::install::Install;
 use crate::leadership::Leadership;
@@ -225,8 +227,7 @@ impl Node {
                 self.judge_install(output.restored, &mut job, effects)?;
                 self.push_wal_job(effects, |pushed| *pushed = job);
                 #[cfg(feature = "planted-faults")]
-                if crate::fault_hooks::is_planted(crate::fault_hooks::Planted::EarlyAcknowledgement)
-                {
+                if is_planted(Planted::EarlyAcknowledgement) {
                     effects.messages.extend(self.consensus.persisted(self.wal_job));
                 }
             }
@@ -310,10 +311,23 @@ impl Node {
         let mut queue = self.proposals.take_queue(is_leader);
         while let Some((_, content)) = queue.front() {
             let result = if let Content::ConfChange(change) = content {
+                #[cfg(feature = "planted-faults")]
+                if is_planted(Planted::ChangeTwice)
+                    && is_leader
+                    && let Ok(change) = prost::Message::decode(change.clone())
+                {
+                    drop(self.consensus.apply_conf_change(&change));
+                }
                 self.consensus.propose_conf_change(change.clone()).map(|()| 1)
             } else {
                 let requests = first_requests(&queue);
                 let count = requests.len();
+                #[cfg(feature = "planted-faults")]
+                let requests = if is_planted(Planted::DoubleProposal) && !is_leader {
+                    [requests.clone(), requests].concat()
+                } else {
+                    requests
+                };
                 self.consensus.propose(requests).map(|()| count)
             };
             match result {
@@ -325,6 +339,10 @@ impl Node {
     }
 
     fn ask_for_reads(&mut self) {
+        #[cfg(feature = "planted-faults")]
+        if is_planted(Planted::UnconfirmedReads) && self.consensus.status().is_leader() {
+            self.reads.confirm_forming(self.applied());
+        }
         if self.is_lone_leader() {
             // What is applied at the end of this burst holds everything acknowledged before; what is committed and
             // not applied was not acknowledged to anyone.
@@ -445,9 +463,9 @@ impl Node {
 
     /// Ends in order once leadership is given away or the time for it is over.
     fn finish_stop(&mut self, effects: &mut Effects) {
-        let is_leader = self.consensus.status().is_leader();
+        let is_needed = self.consensus.status().is_leader() || self.consensus.has_farewell();
         let now = self.now;
-        let Some((stop, _)) = self.ending.take_if(|(_, at)| !is_leader || now >= *at) else {
+        let Some((stop, _)) = self.ending.take_if(|(_, at)| !is_needed || now >= *at) else {
             return;
         };
         self.write_lazy_commit(effects);

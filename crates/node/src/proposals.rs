@@ -60,6 +60,12 @@ pub(crate) enum Purpose {
 impl Purpose {
     /// Tells whether only a leader may ask for it.
     fn is_for_leaders(self) -> bool {
+        #[cfg(feature = "planted-faults")]
+        if self == Self::LeaseRevoke
+            && crate::fault_hooks::is_planted(crate::fault_hooks::Planted::DeposedPrimary)
+        {
+            return false;
+        }
         match self {
             Self::ClusterVersion
             | Self::LeaseRevoke

@@ -5,6 +5,8 @@ use machine::{Outcome, Refusal};
 use proto::etcdserverpb::AlarmType;
 
 use crate::consensus::Position;
+#[cfg(feature = "planted-faults")]
+use crate::fault_hooks::{Planted, is_planted};
 use crate::node::Node;
 use crate::own_requests;
 use crate::proposals::{Content, Purpose, Waiter};
@@ -115,6 +117,10 @@ impl Node {
                 own_requests::attributes(id, own, &name, &urls)
             });
             self.upkeep.attributes = if admitted { Task::UnderWay } else { Task::Open };
+        }
+        #[cfg(feature = "planted-faults")]
+        if is_planted(Planted::DeposedPrimary) && !status.is_leader() {
+            self.propose_expired();
         }
         if status.is_leader() && status.has_committed_in_term {
             self.propose_cluster_version();

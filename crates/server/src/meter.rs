@@ -65,7 +65,7 @@ impl ApplyMeter {
 }
 
 impl node::Meter for ApplyMeter {
-    fn begins(&mut self) {
+    fn begins(&mut self, _index: u64, _term: u64, _content: &Bytes) {
         self.began = Instant::now();
     }
 

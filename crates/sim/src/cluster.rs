@@ -9,12 +9,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use machine::{BackendDone, BackendJob};
-use node::{Config, Effects, Event, Node, Now, StartError, Started, WalJob};
+use bytes::Bytes;
+use machine::{BackendDone, BackendJob, Outcome, RequestKind};
+use node::{Config, Effects, Event, Meter, Node, Now, StartError, Started, WalJob};
+use parking_lot::Mutex;
+use proto::raftpb;
 use storage::datadir::DataDir;
 use storage::wal::Wal;
 use storage::{Disk, Fault, snap};
 
+use crate::check::Heard;
 use crate::disk::SimDisk;
 use crate::rng::Rng;
 use crate::serving::Serving;
@@ -22,14 +26,24 @@ use crate::serving::Serving;
 /// One member.
 #[derive(Debug)]
 pub struct Member {
+    /// Its id.
+    pub id: u64,
     /// Its disk, which outlives its processes.
     pub disk: SimDisk,
     /// How its processes are set up.
     pub config: Config,
+    /// How much faster its clock goes than the true one, in parts of a thousand.
+    pub drift: i32,
     /// Counts its processes; what was meant for an earlier one is passed over.
     pub life: u32,
     /// Its process, while one runs.
     pub process: Option<Process>,
+    /// Until when its process stands still.
+    pub paused_until: Duration,
+    /// Until when its disk is slow.
+    pub slow_until: Duration,
+    /// Whether it is no member any more and has ended because of that.
+    pub is_removed: bool,
 }
 
 /// A process.
@@ -53,8 +67,37 @@ pub struct Process {
     pub wal: WalThread,
     /// The backend thread.
     pub backend: BackendThread,
+    /// What was applied and not judged yet.
+    pub heard: Ears,
+    /// The place and life of the member whose snapshot is being received.
+    pub receiving_from: Option<(usize, u32)>,
+    /// When the others were asked for their release.
+    pub versions_asked: Duration,
     /// Held for its lock.
     data_dir: DataDir,
+}
+
+/// Hears what a node applies.
+#[derive(Debug, Default, Clone)]
+pub struct Ears(Arc<Mutex<Vec<Heard>>>);
+
+impl Ears {
+    /// Takes what was heard.
+    pub fn take(&self) -> Vec<Heard> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
+
+impl Meter for Ears {
+    fn begins(&mut self, index: u64, term: u64, content: &Bytes) {
+        self.0.lock().push(Heard { index, term, content: content.clone() });
+    }
+
+    fn applied(&mut self, _kind: RequestKind, _data: &Bytes, _outcome: &Outcome) {}
+
+    fn own_proposed(&mut self, _id: u64) {}
+
+    fn own_answered(&mut self, _id: u64) {}
 }
 
 /// What the WAL thread is at.
@@ -66,8 +109,19 @@ pub struct WalThread {
     jobs: VecDeque<WalJob>,
     /// The last job written, and whether a sync is due, while one or the other is.
     under_way: Option<(u64, bool)>,
+    /// What was written last.
+    written: Vec<Written>,
     /// A thread that met a fault has ended.
     has_ended: bool,
+}
+
+/// What a log thread has written.
+#[derive(Debug)]
+pub struct Written {
+    /// Entries.
+    pub entries: Vec<raftpb::Entry>,
+    /// The index of a mark.
+    pub mark: Option<u64>,
 }
 
 /// What the backend thread is at.
@@ -79,8 +133,18 @@ pub struct BackendThread {
 
 impl Member {
     /// A member that was never started.
-    pub fn new(config: Config) -> Self {
-        Self { disk: SimDisk::default(), config, life: 0, process: None }
+    pub fn new(id: u64, config: Config, drift: i32) -> Self {
+        Self {
+            id,
+            disk: SimDisk::default(),
+            config,
+            drift,
+            life: 0,
+            process: None,
+            paused_until: Duration::ZERO,
+            slow_until: Duration::ZERO,
+            is_removed: false,
+        }
     }
 
     /// Starts a process; its first effects are to be carried out.
@@ -93,8 +157,12 @@ impl Member {
         let disk = self.disk.mount();
         let unix_ms = u64::try_from(now.as_millis()).unwrap_or(0) + 1_000_000;
         let config = Config { unix_ms, ..self.config.clone() };
-        let Started { node, wal, data_dir, effects } = Node::start(&disk, config, Now::default())?;
+        let heard = Ears::default();
+        let meter = Box::new(heard.clone());
+        let Started { node, wal, data_dir, effects } =
+            Node::start_heard(&disk, config, Now::default(), Some(meter))?;
         let snap_dir = data_dir.snap().to_owned();
+        self.paused_until = Duration::ZERO;
         self.process = Some(Process {
             serving: serve(node.reader()),
             node,
@@ -109,12 +177,34 @@ impl Member {
                 snap_dir,
                 jobs: VecDeque::new(),
                 under_way: None,
+                written: Vec::new(),
                 has_ended: false,
             },
             backend: BackendThread { jobs: VecDeque::new(), is_busy: false },
+            heard,
+            receiving_from: None,
+            versions_asked: now,
             data_dir,
         });
         Ok(effects)
+    }
+
+    /// Returns what the clock of its process says at `now`, since the process began.
+    pub fn clock(&self, now: Duration) -> Duration {
+        let started = self.process.as_ref().map_or(now, |process| process.started);
+        let passed = now.saturating_sub(started);
+        let drift = passed / 1000 * self.drift.unsigned_abs();
+        if self.drift < 0 { passed.saturating_sub(drift) } else { passed + drift }
+    }
+
+    /// Returns the directory of snapshots and of the database.
+    pub fn snap_dir(&self) -> PathBuf {
+        self.config.data_dir.join("member/snap")
+    }
+
+    /// Returns the database's path.
+    pub fn database(&self) -> PathBuf {
+        self.process.as_ref().map_or_else(PathBuf::new, |process| process.data_dir.database())
     }
 
     /// Ends the process at once. What it does while it goes, such as closing the engine, has no effect.
@@ -124,16 +214,19 @@ impl Member {
         self.process = None;
     }
 
-    /// Lets the process end in order.
-    pub fn exit(&mut self) {
+    /// Lets the process end in order. Returns what its log thread has written in the end.
+    pub fn exit(&mut self) -> Vec<Written> {
         self.life += 1;
+        let mut written = Vec::new();
         if let Some(mut process) = self.process.take() {
             process.wal.drain();
+            written = process.wal.take_written();
             process.backend.drain();
             let Process { node, wal, backend, data_dir, .. } = process;
             drop((node, wal, backend, data_dir));
         }
         self.disk.kill();
+        written
     }
 }
 
@@ -158,6 +251,9 @@ impl WalThread {
         for job in self.jobs.drain(..jobs) {
             last = job.job;
             must_sync |= job.must_sync;
+            // What comes before a mark is durable in a backend, whose ever log it was in.
+            let mark = job.snapshot.as_ref().map(|(_, mark)| mark.index);
+            self.written.push(Written { entries: job.entries.clone(), mark });
             result = append(&*self.disk, &self.snap_dir, &mut self.wal, &job);
             if result.is_err() {
                 break;
@@ -173,6 +269,11 @@ impl WalThread {
         let (_, must_sync) = self.under_way?;
         let result = if must_sync { self.wal.sync() } else { Ok(()) };
         Some(self.report(result))
+    }
+
+    /// Takes what was written since the last time.
+    pub fn take_written(&mut self) -> Vec<Written> {
+        std::mem::take(&mut self.written)
     }
 
     fn report(&mut self, result: Result<(), Fault>) -> Event {

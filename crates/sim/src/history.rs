@@ -23,6 +23,8 @@ pub struct Open {
     pub since: Duration,
     /// The highest revision that anyone had been told by then.
     pub floor: i64,
+    /// The highest index of an entry that anyone had been told of by then.
+    pub floor_index: u64,
 }
 
 /// How requests ended.

@@ -16,10 +16,23 @@ pub enum Fault {
     Machine(in_machine::Planted),
     /// In the member.
     Node(in_node::Planted),
+    /// A snapshot says that it holds one entry more, and its receiver believes it.
+    SnapshotIndex,
 }
 
 /// All of them.
-pub const ALL: [Fault; 8] = [
+pub const ALL: [Fault; 19] = [
+    Fault::Node(in_node::Planted::UnconfirmedReads),
+    Fault::Node(in_node::Planted::SecondVote),
+    Fault::Node(in_node::Planted::EarlyMessages),
+    Fault::Node(in_node::Planted::VotingLearner),
+    Fault::Node(in_node::Planted::DeposedPrimary),
+    Fault::SnapshotIndex,
+    Fault::Node(in_node::Planted::ChangeTwice),
+    Fault::Machine(in_machine::Planted::EventsOfThePast),
+    Fault::Node(in_node::Planted::SkippedEntry),
+    Fault::Machine(in_machine::Planted::HashWithoutTombstone),
+    Fault::Node(in_node::Planted::DoubleProposal),
     Fault::Storage(in_storage::Planted::SkippedSync),
     Fault::Node(in_node::Planted::EarlyAcknowledgement),
     Fault::Machine(in_machine::Planted::AppliedIndexBeforeData),
@@ -45,10 +58,12 @@ fn plant(fault: Option<Fault>) {
     });
     in_machine::plant(match fault {
         Some(Fault::Machine(fault)) => Some(fault),
+        Some(Fault::SnapshotIndex) => Some(in_machine::Planted::WrongSnapshotIndex),
         _ => None,
     });
     in_node::plant(match fault {
         Some(Fault::Node(fault)) => Some(fault),
+        Some(Fault::SnapshotIndex) => Some(in_node::Planted::UncheckedSnapshot),
         _ => None,
     });
 }

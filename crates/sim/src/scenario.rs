@@ -1,11 +1,11 @@
-//! What a seed stands for: how the member is set up, how hard it is driven, and what befalls it.
+//! What a seed stands for: how members are set up, how hard they are driven, and what befalls them.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use machine::watch;
 use node::{
-    AutoCompaction, BackendConfig, Bootstrap, Config, InitialMember, Limits, RaftConfig,
+    AutoCompaction, BackendConfig, Bootstrap, Config, Identity, InitialMember, Limits, RaftConfig,
     SnapshotConfig,
 };
 
@@ -18,13 +18,15 @@ pub const TICK: Duration = Duration::from_millis(100);
 /// The shortest ttl in seconds.
 pub const TTL_MIN: i64 = 1;
 
-/// One thing that befalls the member.
+/// One thing that befalls members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mishap {
-    /// The process dies.
+    /// A process dies.
     Kill,
-    /// Power goes.
+    /// Power goes at one member.
     Crash,
+    /// Power goes everywhere.
+    CrashAll,
     /// Power goes in the middle of work: after so many more syncs.
     CutAtSync(u32),
     /// A sync fails.
@@ -33,18 +35,56 @@ pub enum Mishap {
     FailWrite(u32),
     /// The disk fills up when so many more bytes are used.
     Full(u64),
-    /// The member is stopped in order.
+    /// A member is stopped in order.
     Stop,
+    /// A process stands still for so long.
+    Pause(Duration),
+    /// A disk is slow for so long.
+    SlowDisk(Duration),
+    /// One member hears nobody, or is heard by nobody, or both, for so long.
+    Isolate(Isolation, Duration),
+    /// Members are split in two groups for so long.
+    Split(Duration),
+    /// A member gives leadership away.
+    MoveLeader,
+}
+
+/// Which way nothing passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Both ways.
+    Whole,
+    /// What others say does not arrive.
+    Deaf,
+    /// What it says does not arrive.
+    Mute,
+}
+
+/// How a message fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// The longest it is on its way, in microseconds.
+    pub delay_max: u64,
+    /// Of a thousand, how many are lost.
+    pub lost_permille: u64,
+    /// Of a thousand, how many arrive twice.
+    pub doubled_permille: u64,
+    /// Of a thousand, how many take a hundred times as long.
+    pub late_permille: u64,
 }
 
 /// The scenario of one seed.
 #[derive(Debug)]
 pub struct Scenario {
-    /// How the member is set up.
-    pub config: Config,
-    /// How its watch hub is set up.
+    /// How the members are set up that form the cluster.
+    pub configs: Vec<Config>,
+    /// How much faster or slower each member's clock goes, in parts of a thousand; for members that join, from the front again.
+    pub drifts: Vec<i32>,
+    /// The network.
+    pub network: Network,
+    /// How watch hubs are set up.
     pub hub: watch::Options,
-    /// Undelivered event batches of the serving thread; more are dropped and read from history.
+    /// Undelivered event batches of a serving thread; more are dropped and read from history.
     pub mail_batches_max: usize,
     /// Clients at work.
     pub clients: usize,
@@ -56,8 +96,10 @@ pub struct Scenario {
     pub pause_max: u64,
     /// The longest a disk job takes, in microseconds.
     pub disk_pause_max: u64,
-    /// What befalls the member, in order.
+    /// What befalls members, in order.
     pub mishaps: Vec<Mishap>,
+    /// Changes of the membership.
+    pub changes: u32,
     /// Of a hundred starts, how many meet another fault.
     pub bad_starts: u64,
     /// Whether bits are flipped in the end.
@@ -65,27 +107,106 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Draws the scenario of `seed`.
+    /// Draws the scenario of `seed`: of one member in one of four, of up to seven otherwise.
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed).fork(1);
-        let mishaps = (0..rng.within(2..7)).map(|_| mishap(&mut rng)).collect();
+        let members =
+            if seed.is_multiple_of(4) { 1 } else { rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 7]) };
+        let is_cluster = members > 1;
+        let may_change = is_cluster || rng.chance(20);
+        let mishaps = (0..rng.within(2..7)).map(|_| mishap(&mut rng, is_cluster)).collect();
+        let base = config(seed, &mut rng);
+        let asks = if is_cluster { rng.within(100..260) } else { rng.within(120..360) };
         Self {
-            config: config(seed, &mut rng),
+            configs: (1..=members).map(|number| for_member(&base, number, members)).collect(),
+            drifts: (0..7).map(|_| drift(&mut rng)).collect(),
+            network: Network {
+                delay_max: rng.pick(&[300, 2_000, 20_000, 120_000]),
+                lost_permille: rng.pick(&[0, 0, 5, 50, 200]),
+                doubled_permille: rng.pick(&[0, 0, 50]),
+                late_permille: rng.pick(&[0, 0, 10]),
+            },
             hub: hub(&mut rng),
             mail_batches_max: rng.pick(&[2, 8, 4096]),
             clients: rng.index(6) + 2,
             streams: rng.index(3) + 1,
-            asks: rng.within(120..360),
+            asks,
             pause_max: rng.pick(&[2_000, 20_000, 100_000]),
             disk_pause_max: rng.pick(&[500, 5_000, 60_000]),
             mishaps,
+            changes: if may_change && rng.chance(40) { count(&mut rng, 6) } else { 0 },
             bad_starts: rng.pick(&[0, 20, 40]),
             is_damaged: rng.chance(25),
         }
     }
 }
 
-fn mishap(rng: &mut Rng) -> Mishap {
+impl Scenario {
+    /// Says what it is, the same in every process.
+    pub fn description(&self) -> String {
+        let Self { configs, drifts, network, clients, streams, asks, mishaps, changes, .. } = self;
+        let settings = configs.first().map(|config| (&config.wal, config.snapshots));
+        format!(
+            "{} members, {settings:?}, clocks {drifts:?}, {network:?}, {clients} clients, {streams} streams, {asks} requests, \
+             {changes} changes, {mishaps:?}",
+            configs.len()
+        )
+    }
+}
+
+fn drift(rng: &mut Rng) -> i32 {
+    rng.pick(&[-25, -3, 0, 0, 3, 25])
+}
+
+/// The setting of member `number` of `members`.
+fn for_member(base: &Config, number: u64, members: u64) -> Config {
+    let members = (1..=members).map(|each| {
+        let (name, peer_urls) = (name_of(each), vec![url_of(each)]);
+        InitialMember { name, peer_urls }
+    });
+    let bootstrap = Bootstrap { members: members.collect(), ..base.bootstrap.clone() };
+    Config { bootstrap, ..named(base, number) }
+}
+
+/// The setting of a member that joins a cluster as `identity`.
+pub fn for_joining(base: &Config, number: u64, identity: Identity) -> Config {
+    let bootstrap = Bootstrap { joins: Some(identity), ..base.bootstrap.clone() };
+    Config { bootstrap, ..named(base, number) }
+}
+
+/// The URL at which member `number` listens for its peers.
+pub fn url_of(number: u64) -> String {
+    format!("http://m{number}:2380")
+}
+
+fn name_of(number: u64) -> String {
+    format!("m{number}")
+}
+
+fn named(base: &Config, number: u64) -> Config {
+    Config {
+        name: name_of(number),
+        client_urls: vec![format!("http://m{number}:2379")],
+        data_dir: PathBuf::from(format!("/m{number}.etcd")),
+        raft: RaftConfig { seed: base.raft.seed.wrapping_add(number), ..base.raft },
+        ..base.clone()
+    }
+}
+
+fn mishap(rng: &mut Rng, is_cluster: bool) -> Mishap {
+    if is_cluster && rng.chance(60) {
+        let time = rng.micros(50_000..6_000_000);
+        return match rng.below(12) {
+            0..3 => Mishap::Pause(time),
+            3 => Mishap::SlowDisk(time),
+            4 | 5 => Mishap::Isolate(Isolation::Whole, time),
+            6 => Mishap::Isolate(Isolation::Deaf, time),
+            7 => Mishap::Isolate(Isolation::Mute, time),
+            8 | 9 => Mishap::Split(time),
+            10 => Mishap::MoveLeader,
+            _ => Mishap::CrashAll,
+        };
+    }
     match rng.below(12) {
         0 => Mishap::Kill,
         1 | 2 => Mishap::Crash,
@@ -112,20 +233,19 @@ pub fn loss(rng: &mut Rng) -> Loss {
     }
 }
 
+/// What all members have in common.
 fn config(seed: u64, rng: &mut Rng) -> Config {
-    let member =
-        InitialMember { name: "m1".to_owned(), peer_urls: vec!["http://m1:2380".to_owned()] };
     Config {
-        name: "m1".to_owned(),
-        client_urls: vec!["http://m1:2379".to_owned()],
-        data_dir: PathBuf::from("/m1.etcd"),
+        name: String::new(),
+        client_urls: Vec::new(),
+        data_dir: PathBuf::new(),
         wal_dir: None,
         wal: storage::wal::Options {
             segment_bytes: rng.pick(&[1 << 10, 2 << 10, 16 << 10, 64_000_000]),
             segments_max: rng.pick(&[1, 1, 2, 5]),
         },
         bootstrap: Bootstrap {
-            members: vec![member],
+            members: Vec::new(),
             cluster_token: "etcd-cluster".to_owned(),
             joins: None,
         },
@@ -133,7 +253,7 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
         raft: RaftConfig { tick: TICK, seed, ..RaftConfig::default() },
         snapshots: SnapshotConfig {
             count: rng.pick(&[5, 20, 60, 10_000]),
-            catch_up_entries: rng.pick(&[0, 10, 5_000]),
+            catch_up_entries: rng.pick(&[0, 10, 40, 5_000]),
             ..SnapshotConfig::default()
         },
         proposals: Limits { count_max: rng.pick(&[4, 1 << 16]), ..Limits::default() },

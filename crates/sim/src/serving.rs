@@ -42,8 +42,8 @@ pub struct Serving {
     pub is_due: bool,
     catch_up: Option<CatchUp>,
     ready: Vec<StreamId>,
-    /// The hub's name of each client's stream, and whether it has something to read.
-    streams: Vec<(StreamId, bool)>,
+    /// By place of the client: the hub's name of its stream, and whether it has something to read.
+    streams: BTreeMap<usize, (StreamId, bool)>,
 }
 
 /// A client's watch stream, as the client knows it.
@@ -56,32 +56,36 @@ pub struct Subscriber {
 }
 
 impl Serving {
-    /// A thread with a stream for each of `subscribers`, which resume their watchers.
-    pub fn new(
-        reader: Reader,
-        options: Options,
-        batches_max: usize,
-        subscribers: &mut [Subscriber],
-    ) -> Self {
-        let mut hub = Hub::new(options, reader.revision());
-        let mut streams = Vec::new();
-        for subscriber in subscribers {
-            let stream = hub.open_stream();
-            for request in subscriber.resume() {
-                hub.create(stream, &request, &reader);
-            }
-            streams.push((stream, false));
-        }
+    /// A thread without streams.
+    pub fn new(reader: Reader, options: Options, batches_max: usize) -> Self {
         Self {
-            hub,
+            hub: Hub::new(options, reader.revision()),
             reader,
             mail: Mail::default(),
             batches_max,
             is_due: false,
             catch_up: None,
             ready: Vec::new(),
-            streams,
+            streams: BTreeMap::new(),
         }
+    }
+
+    /// Opens a stream for the client at `place`, which resumes its watchers.
+    pub fn attach(&mut self, place: usize, subscriber: &mut Subscriber) {
+        let stream = self.hub.open_stream();
+        for request in subscriber.resume() {
+            self.hub.create(stream, &request, &self.reader);
+        }
+        self.streams.insert(place, (stream, false));
+    }
+
+    /// Closes the stream of the client at `place`; tells whether there was one.
+    pub fn detach(&mut self, place: usize) -> bool {
+        let stream = self.streams.remove(&place);
+        if let Some((stream, _)) = stream {
+            self.hub.close_stream(stream);
+        }
+        stream.is_some()
     }
 
     /// Puts events into the mail, or notes their loss when too many wait.
@@ -91,6 +95,11 @@ impl Serving {
         } else {
             self.mail.events.push(batch);
         }
+    }
+
+    /// Notes that changes come whose events are not told.
+    pub fn lose_events(&mut self) {
+        self.mail.lost = true;
     }
 
     /// Puts an answer into the mail.
@@ -114,7 +123,7 @@ impl Serving {
     pub fn pump(&mut self) -> bool {
         self.hub.take_ready(&mut self.ready);
         for ready in self.ready.drain(..) {
-            for (stream, is_ready) in &mut self.streams {
+            for (stream, is_ready) in self.streams.values_mut() {
                 *is_ready |= *stream == ready;
             }
         }
@@ -137,7 +146,7 @@ impl Serving {
 
     /// Takes the next answer for the client of stream `place`.
     fn next_answer(&mut self, place: usize) -> Option<Answer> {
-        let (stream, is_ready) = &mut self.streams[place];
+        let (stream, is_ready) = self.streams.get_mut(&place)?;
         if !*is_ready {
             return None;
         }
@@ -157,7 +166,7 @@ impl Serving {
         for count in 0..max {
             let Some(answer) = self.next_answer(place) else { return Ok(count) };
             if let Some((request, old)) = subscriber.receive(&answer, model)? {
-                let (stream, _) = self.streams[place];
+                let Some(&(stream, _)) = self.streams.get(&place) else { return Ok(count) };
                 // Its id stays taken until its client has canceled it.
                 self.hub.cancel(stream, old, &self.reader);
                 self.hub.create(stream, &request, &self.reader);
@@ -175,7 +184,7 @@ impl Serving {
         rng: &mut Rng,
         model: &Model,
     ) {
-        let (stream, _) = self.streams[place];
+        let Some(&(stream, _)) = self.streams.get(&place) else { return };
         if !self.hub.has_room(stream) {
             return;
         }

@@ -27,6 +27,10 @@ pub enum Ask {
     Hash(i64),
     /// A defragmentation.
     Defragment,
+    /// A change of the membership.
+    Change,
+    /// A move of leadership.
+    MoveLeader,
 }
 
 /// Makes requests.

@@ -1,18 +1,29 @@
-//! One run: everything that happens to a member and its clients, one thing after the other, from a seed.
+//! One run: everything that happens to the members of a cluster and their clients, one thing after the other, from a seed.
 //!
 //! A run has three acts. Clients ask and mishaps strike, each followed by a new start. Then everything is left in peace
-//! until all must have been answered, told and expired, and the judges look at everything. Then the member is started
-//! once more, in some runs on a disk with flipped bits, and what it says must still be true or be a fault.
+//! until all must have been answered, told and expired, and the judges look at everything. Then all members are started
+//! once more, in some runs one of them on a disk with flipped bits, and what they say must still be true or be a fault.
 
 mod acts;
+mod changes;
 mod clients;
+mod network;
+mod snapshots;
 mod threads;
+mod watchers;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use machine::BackendDone;
+use machine::membership::initial_member_id;
 use machine::watch::CatchUpDone;
-use node::Event;
+use node::{Bootstrap, Event, Token};
+use proto::raftpb;
+
+use self::network::Ways;
+use self::snapshots::{Installing, Transfer};
 
 use crate::check::{Judge, Violation};
 use crate::clock::Agenda;
@@ -41,6 +52,19 @@ enum Due {
     Client {
         client: usize,
     },
+    /// The client of a watch stream looks for a member.
+    Home {
+        place: usize,
+    },
+    Message {
+        from: usize,
+        to: usize,
+        bytes: Bytes,
+    },
+    Snapshot {
+        to: usize,
+        transfer: Box<Transfer>,
+    },
     Mishap,
     Peace,
     /// Peace is over: the judges look at everything, and the last start follows.
@@ -67,6 +91,12 @@ enum Step {
     Read(usize),
     /// A client asks something on its watch stream.
     Request(usize),
+    MakeSnapshot {
+        to: usize,
+        message: Box<raftpb::Message>,
+    },
+    StoreSnapshot(Box<Transfer>),
+    PrepareSnapshot(Box<Transfer>),
 }
 
 /// Where a run stands.
@@ -93,6 +123,12 @@ pub struct Summary {
     pub entries: u64,
     /// Events told to watchers.
     pub told: u64,
+    /// Snapshots of leaders that took the place of a member's state.
+    pub installed: u64,
+    /// The last term.
+    pub term: u64,
+    /// Members that there ever were.
+    pub members: u64,
     /// Simulated time.
     pub time: Duration,
     /// Whether bits were flipped and a fault told so.
@@ -110,12 +146,21 @@ pub struct World {
     history: History,
     workload: Workload,
     subscribers: Vec<Subscriber>,
+    /// The member and its life that each watch stream is with.
+    homes: Vec<Option<(usize, u32)>>,
+    ways: Ways,
+    installs: u64,
+    installing: BTreeMap<Token, Installing>,
+    /// Changes of the membership that are still to be asked for.
+    changes_left: u32,
+    /// The member whose disk has flipped bits.
+    damaged: Option<usize>,
     act: Act,
     asked: u64,
     /// When clients fell silent.
     quiet_since: Duration,
-    /// Whether there is no space on the disk, or soon will not be.
-    is_full: bool,
+    /// The member without space on its disk, or soon without.
+    full: Option<usize>,
     summary: Summary,
     /// What happened.
     pub trace: Trace,
@@ -126,20 +171,31 @@ impl World {
     pub fn new(seed: u64, keeps_trace: bool) -> Self {
         let scenario = Scenario::new(seed);
         let rng = Rng::new(seed).fork(2);
-        let members = vec![Member::new(scenario.config.clone())];
-        let subscribers = (0..scenario.streams).map(|_| Subscriber::default()).collect();
+        let members: Vec<Member> = scenario
+            .configs
+            .iter()
+            .zip(&scenario.drifts)
+            .map(|(config, drift)| Member::new(id_of(config), config.clone(), *drift))
+            .collect();
+        let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
         Self {
             agenda: Agenda::default(),
             workload: Workload::new(rng.fork(3)),
             rng,
-            judge: Judge::new(members.len() as u64, TTL_MIN),
+            judge: Judge::new(&ids, TTL_MIN),
             members,
             history: History::default(),
-            subscribers,
+            subscribers: (0..scenario.streams).map(|_| Subscriber::default()).collect(),
+            homes: vec![None; scenario.streams],
+            ways: Ways::default(),
+            installs: 0,
+            installing: BTreeMap::new(),
+            changes_left: scenario.changes,
+            damaged: None,
             act: Act::Work,
             asked: 0,
             quiet_since: Duration::ZERO,
-            is_full: false,
+            full: None,
             summary: Summary::default(),
             trace: Trace::new(keeps_trace),
             scenario,
@@ -148,13 +204,17 @@ impl World {
 
     /// Runs it to its end.
     pub fn run(&mut self) -> Result<Summary, Violation> {
-        self.trace.line(Duration::ZERO, || format!("{:?}", self.scenario));
+        self.trace.line(Duration::ZERO, || self.scenario.description());
         for member in 0..self.members.len() {
             self.agenda.after(Duration::ZERO, Due::Start { member });
         }
-        for client in 0..self.scenario.clients {
+        // The last one changes the membership.
+        for client in 0..=self.scenario.clients {
             let pause = self.pause();
             self.agenda.after(pause, Due::Client { client });
+        }
+        for place in 0..self.subscribers.len() {
+            self.agenda.after(Duration::ZERO, Due::Home { place });
         }
         while self.act != Act::Over {
             let Some(due) = self.agenda.take_next() else {
@@ -171,6 +231,7 @@ impl World {
         summary.entries = self.judge.model().applied();
         summary.told = self.subscribers.iter().map(|subscriber| subscriber.told).sum();
         summary.time = self.agenda.now();
+        summary.members = self.members.len() as u64;
         Ok(summary.clone())
     }
 
@@ -178,13 +239,43 @@ impl World {
         self.rng.micros(1..self.scenario.pause_max)
     }
 
-    fn disk_pause(&mut self) -> Duration {
-        self.rng.micros(1..self.scenario.disk_pause_max)
+    /// How long a disk job of a member takes.
+    fn disk_pause_of(&mut self, member: usize) -> Duration {
+        let pause = self.rng.micros(1..self.scenario.disk_pause_max);
+        if self.agenda.now() < self.members[member].slow_until {
+            pause + self.rng.micros(100_000..1_500_000)
+        } else {
+            pause
+        }
+    }
+
+    fn is_working(&self) -> bool {
+        self.act == Act::Work
+    }
+
+    /// Returns a member that runs.
+    fn running(&mut self) -> Option<usize> {
+        let running: Vec<usize> = (0..self.members.len())
+            .filter(|member| self.members[*member].process.is_some())
+            .collect();
+        if running.is_empty() { None } else { Some(self.rng.pick(&running)) }
+    }
+
+    /// Returns a member that says that it leads.
+    fn leader(&self) -> Option<usize> {
+        let leads = |process: &Process| process.node.gate().is_leader();
+        self.members.iter().position(|member| member.process.as_ref().is_some_and(leads))
     }
 
     fn happen(&mut self, due: Due) -> Result<(), Violation> {
         match due {
             Due::In { member, life, step } => {
+                let paused = self.members[member].paused_until;
+                if paused > self.agenda.now() {
+                    let rest = paused - self.agenda.now();
+                    self.agenda.after(rest, Due::In { member, life, step });
+                    return Ok(());
+                }
                 if self.members[member].life == life && self.members[member].process.is_some() {
                     self.step(member, step)?;
                     self.see_to_power(member);
@@ -193,6 +284,15 @@ impl World {
             }
             Due::Start { member } => self.start(member),
             Due::Client { client } => self.client(client),
+            Due::Home { place } => {
+                self.find_home(place);
+                Ok(())
+            }
+            Due::Message { from, to, bytes } => self.message(from, to, bytes),
+            Due::Snapshot { to, transfer } => {
+                self.receive(to, transfer);
+                Ok(())
+            }
             Due::Mishap => {
                 self.mishap();
                 Ok(())
@@ -214,4 +314,11 @@ impl World {
     fn process(&mut self, member: usize) -> Option<&mut Process> {
         self.members[member].process.as_mut()
     }
+}
+
+/// The id of a member that forms a cluster.
+fn id_of(config: &node::Config) -> u64 {
+    let Bootstrap { members, cluster_token, .. } = &config.bootstrap;
+    let urls = members.iter().find(|member| member.name == config.name);
+    initial_member_id(urls.map_or(&[], |member| &member.peer_urls[..]), cluster_token)
 }

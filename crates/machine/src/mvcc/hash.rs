@@ -93,6 +93,12 @@ impl Hasher {
         if is_tombstone && revision.main == self.compact_revision {
             return;
         }
+        #[cfg(feature = "planted-faults")]
+        if is_tombstone
+            && crate::fault_hooks::is_planted(crate::fault_hooks::Planted::HashWithoutTombstone)
+        {
+            return;
+        }
         self.hash = crc32c::crc32c_append(self.hash, key);
         self.hash = crc32c::crc32c_append(self.hash, record);
     }

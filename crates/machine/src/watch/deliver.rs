@@ -71,6 +71,10 @@ impl Hub {
             .collect();
         for slot in synced {
             self.unsync(slot, behind);
+            #[cfg(feature = "planted-faults")]
+            if crate::fault_hooks::is_planted(crate::fault_hooks::Planted::EventsOfThePast) {
+                self.watchers[slot as usize].next = 1;
+            }
             self.settle(slot);
         }
         self.answer_waiting_progress();

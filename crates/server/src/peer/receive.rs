@@ -141,10 +141,28 @@ impl Receiver {
         })
     }
 
-    /// Writes the database to its file, durably; returns its length.
-    async fn store(&self, index: u64, mut body: Pieces) -> Result<u64, Refused> {
+    /// Writes the database to its file, durably; returns its length. A file that is not whole goes, and gives its space back.
+    async fn store(&self, index: u64, body: Pieces) -> Result<u64, Refused> {
         let Settings { disk, snap_dir, .. } = self.settings.clone();
         let temporary = snap_dir.join(TEMPORARY);
+        let stored = self.store_as(index, body, &temporary).await;
+        if stored.is_err() {
+            let removed = self.long(move || {
+                disk.remove_file(&temporary).map_err(|error| fault("remove", &temporary, error))
+            });
+            drop(removed.await);
+        }
+        stored
+    }
+
+    async fn store_as(
+        &self,
+        index: u64,
+        mut body: Pieces,
+        temporary: &Path,
+    ) -> Result<u64, Refused> {
+        let Settings { disk, snap_dir, .. } = self.settings.clone();
+        let temporary = temporary.to_owned();
         let created = Arc::clone(&disk);
         let path = temporary.clone();
         let mut file = self.long(move || create(&*created, &path)).await?;

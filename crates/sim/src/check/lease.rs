@@ -13,6 +13,9 @@ use crate::model::Model;
 /// A lease with a longer ttl is not waited for, in seconds.
 const SHORT_TTL_MAX: i64 = 10;
 
+/// How much faster than the true one a member's clock may go.
+const DRIFT_PERCENT: u32 = 3;
+
 /// How long after its time a lease may live. A revocation that finds no room among the proposals is proposed again after
 /// seven seconds, and where there is room for four only, that may take some turns.
 const GRACE: Duration = Duration::from_mins(2);
@@ -22,8 +25,15 @@ const GRACE: Duration = Duration::from_mins(2);
 pub(super) struct LeaseClock {
     /// The last renewal that was answered, by when it was asked for.
     renewed: BTreeMap<i64, Duration>,
-    /// When the process began that is primary now: every lease counts anew from there.
-    promoted: Duration,
+    /// When the leader of a term became primary: every lease counts anew from there.
+    promoted: BTreeMap<u64, Duration>,
+    /// When the end of a lease by its primary was first applied.
+    ended: BTreeMap<i64, Duration>,
+}
+
+/// The shortest time, by a true clock, that a member may take for `ttl` seconds: members' clocks drift.
+fn shortest(ttl: i64) -> Duration {
+    seconds(ttl) * (100 - DRIFT_PERCENT) / 100
 }
 
 /// Whole seconds of a ttl.
@@ -32,21 +42,31 @@ fn seconds(ttl: i64) -> Duration {
 }
 
 impl LeaseClock {
-    /// Judges that a member revokes a lease of its own accord.
-    pub(super) fn revoke(&self, id: i64, now: Duration, model: &Model) -> Result<(), Violation> {
+    /// Judges that the leader of `term` revokes a lease of its own accord, as it has decided at `at`.
+    pub(super) fn revoke(
+        &mut self,
+        id: i64,
+        at: Duration,
+        term: u64,
+        model: &Model,
+    ) -> Result<(), Violation> {
         // One that is gone was revoked by somebody meanwhile.
         let Some(lease) = model.leases().get(&id) else { return Ok(()) };
-        let since = self.renewed.get(&id).copied().unwrap_or_default().max(self.promoted);
-        check(now >= since + seconds(lease.ttl), || {
-            format!("lease {id} of {} s, held since {since:?}, ends at {now:?}", lease.ttl)
+        let Some(promoted) = self.promoted.get(&term).copied() else {
+            return Err(Violation(format!("lease {id} ends in term {term}, which has no primary")));
+        };
+        let since = self.renewed.get(&id).copied().unwrap_or_default().max(promoted);
+        self.ended.insert(id, at);
+        check(at >= since + shortest(lease.ttl), || {
+            format!("lease {id} of {} s, held since {since:?}, ends at {at:?}", lease.ttl)
         })
     }
 }
 
 impl Judge {
-    /// Notes that a process starts at `now`.
-    pub fn start(&mut self, now: Duration) {
-        self.leases.promoted = now;
+    /// Notes that the leader of `term` has become primary.
+    pub fn promote(&mut self, term: u64, now: Duration) {
+        self.leases.promoted.entry(term).or_insert(now);
     }
 
     /// Notes that a lease was granted or renewed, as asked for at `since`.
@@ -70,6 +90,11 @@ impl Judge {
                 check(lease.is_none() || !is_exact, || format!("lease {id} exists, but is unknown"))
             }
             Answer::KeptAlive { ttl, .. } => {
+                if let Some(ended) = self.leases.ended.get(&id) {
+                    check(since <= *ended, || {
+                        format!("lease {id} is renewed at {since:?}, but ended at {ended:?}")
+                    })?;
+                }
                 match lease {
                     Some(lease) => check_equal(format!("the ttl of lease {id}"), ttl, &lease.ttl)?,
                     None => {

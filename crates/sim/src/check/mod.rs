@@ -1,11 +1,13 @@
 //! The judges: what a member may not do, whatever befalls it.
 //!
-//! The judge sees what goes into the log on its way to the disk, and what comes out of the member; it never reads the disk.
-//! From the log's entries the model tells what each has to yield. So there is one truth for everything that was applied,
-//! and what becomes of an unanswered request is told by the first entry that the next process writes: what lies before has
-//! survived, the rest never happened.
+//! The judge sees what goes into members' logs on the way to their disks, what they apply, and what comes out of them; it never
+//! reads a disk. The first member that applies an entry makes it a part of the one log that all have to apply; from its entries
+//! the model tells what each has to yield. Revisions name the states of the store, so that histories are judged as they
+//! happen: a read at a revision has to show that state, and no revision below one that anybody had been told before it was
+//! asked for; a write comes behind all that were acknowledged before it was asked for.
 
 mod answers;
+mod durability;
 mod lease;
 mod log;
 mod reads;
@@ -13,7 +15,7 @@ mod watch;
 
 use std::fmt::Display;
 
-pub use self::log::Judge;
+pub use self::log::{Heard, Judge};
 pub use self::reads::Found;
 pub use self::watch::{Fate, Watched};
 

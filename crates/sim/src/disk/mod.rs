@@ -84,6 +84,11 @@ impl SimDisk {
         self.state.lock().disarm();
     }
 
+    /// As [`Self::disarm`], but what has struck still counts.
+    pub fn ease(&self) {
+        self.state.lock().ease();
+    }
+
     /// Tells whether an armed fault has taken power away: nothing works until a [`Self::crash`].
     pub fn is_cut(&self) -> bool {
         self.state.lock().is_cut()

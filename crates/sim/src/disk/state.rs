@@ -140,6 +140,10 @@ impl State {
         self.armed = Armed::default();
     }
 
+    pub(super) fn ease(&mut self) {
+        self.armed = Armed { struck: self.armed.struck, ..Armed::default() };
+    }
+
     pub(super) fn kill(&mut self) {
         self.generation += 1;
         for inode in self.inodes.values_mut() {

@@ -3,6 +3,7 @@
 //! Slow, and simple enough to be right. It is given the log's entries in order and tells what each has to yield, and what
 //! the store has to answer at any revision. Nothing is ever thrown away: a compaction only moves a mark.
 
+mod group;
 mod hash;
 mod range;
 mod txn;
@@ -14,6 +15,7 @@ use machine::Refusal;
 use proto::etcdserverpb as pb;
 use proto::mvccpb::KeyValue;
 
+pub use self::group::Group;
 pub use self::range::selects;
 
 /// What a request yields.
@@ -93,18 +95,23 @@ pub struct Model {
     live: BTreeMap<Bytes, KeyValue>,
     leases: BTreeMap<i64, Lease>,
     ttl_min: i64,
+    group: Group,
+    /// Whether the cluster's version is one before 3.7.
+    is_old: bool,
     /// By index of the entry; that of no entry first.
     stands: Vec<Stand>,
 }
 
 impl Model {
-    /// An empty store; shorter ttls are raised to `ttl_min`.
-    pub fn new(ttl_min: i64) -> Self {
+    /// An empty store of a cluster of `group`; shorter ttls are raised to `ttl_min`.
+    pub fn new(group: Group, ttl_min: i64) -> Self {
         Self {
             changes: Vec::new(),
             live: BTreeMap::new(),
             leases: BTreeMap::new(),
             ttl_min,
+            group,
+            is_old: false,
             stands: vec![Stand { revision: 1, compacted: -1 }],
         }
     }
@@ -127,6 +134,11 @@ impl Model {
     /// All leases.
     pub fn leases(&self) -> &BTreeMap<i64, Lease> {
         &self.leases
+    }
+
+    /// Who belongs to the cluster.
+    pub fn group(&self) -> &Group {
+        &self.group
     }
 
     /// All changes from main revision `from` on.
@@ -152,6 +164,12 @@ impl Model {
         self.finish(0, None, Ok(Reply::Empty))
     }
 
+    /// Applies a change of the membership.
+    pub fn apply_change(&mut self, change: &proto::raftpb::ConfChange) -> Expected {
+        let result = self.group.apply(change).map(|()| Reply::Empty);
+        self.finish(0, None, result)
+    }
+
     /// Applies the request of the next entry.
     pub fn apply(&mut self, request: &pb::InternalRaftRequest) -> Expected {
         let mut sub = 0;
@@ -171,6 +189,9 @@ impl Model {
         } else if let Some(revoke) = &request.lease_revoke {
             self.revoke(revoke.id, &mut sub)
         } else {
+            if let Some(set) = &request.cluster_version_set {
+                self.is_old = set.ver != "3.7.0";
+            }
             Ok(Reply::Empty)
         };
         self.finish(sub, compacted, result)

@@ -7,7 +7,7 @@ fn put(key: &'static str, lease: i64) -> pb::InternalRaftRequest {
 
 #[test]
 fn versions_and_revisions_count_as_in_etcd() {
-    let mut model = Model::new(2);
+    let mut model = Model::new(Group::default(), 2);
     assert_eq!(model.apply(&put("a", 0)).revision, 2);
     assert_eq!(model.apply(&put("a", 0)).revision, 3);
     let kv = &model.state(3)[&b"a"[..]];
@@ -20,7 +20,7 @@ fn versions_and_revisions_count_as_in_etcd() {
 
 #[test]
 fn a_revoked_lease_takes_its_keys_along_in_one_revision() {
-    let mut model = Model::new(2);
+    let mut model = Model::new(Group::default(), 2);
     let grant = pb::LeaseGrantRequest { id: 7, ttl: 1 };
     let granted =
         model.apply(&pb::InternalRaftRequest { lease_grant: Some(grant), ..Default::default() });

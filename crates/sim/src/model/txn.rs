@@ -17,8 +17,10 @@ impl Model {
     pub(super) fn txn(&mut self, txn: &pb::TxnRequest, sub: &mut i64) -> Result<Reply, Refusal> {
         let mut ways = Vec::new();
         self.decide(txn, &mut ways);
-        self.check(txn, &mut ways.iter())?;
-        Ok(self.execute(txn, &mut ways.iter(), sub))
+        self.check(txn, &mut ways.iter(), self.is_old)?;
+        let mut refused = None;
+        let reply = self.execute(txn, &mut ways.iter(), sub, &mut refused);
+        refused.map_or(Ok(reply), Err)
     }
 
     fn decide(&self, txn: &pb::TxnRequest, ways: &mut Vec<bool>) {
@@ -40,34 +42,53 @@ impl Model {
         compare.target() != CompareTarget::Value && holds_for(compare, &KeyValue::default())
     }
 
-    fn check(&self, txn: &pb::TxnRequest, ways: &mut Ways<'_>) -> Result<(), Refusal> {
+    /// With `passes_ranges`, as before etcd 3.7, those of the outermost level are not looked at.
+    fn check(
+        &self,
+        txn: &pb::TxnRequest,
+        ways: &mut Ways<'_>,
+        passes_ranges: bool,
+    ) -> Result<(), Refusal> {
         for op in branch(txn, next(ways)) {
             match &op.request {
+                Some(Op::RequestRange(_)) if passes_ranges => {}
                 Some(Op::RequestRange(range)) => {
                     self.range(range)?;
                 }
                 Some(Op::RequestPut(put)) => self.check_put(put)?,
-                Some(Op::RequestTxn(nested)) => self.check(nested, ways)?,
+                Some(Op::RequestTxn(nested)) => self.check(nested, ways, false)?,
                 Some(Op::RequestDeleteRange(_)) | None => {}
             }
         }
         Ok(())
     }
 
-    fn execute(&mut self, txn: &pb::TxnRequest, ways: &mut Ways<'_>, sub: &mut i64) -> Reply {
+    /// Executes; a range that was not looked at may be `refused`, when writes have been made.
+    fn execute(
+        &mut self,
+        txn: &pb::TxnRequest,
+        ways: &mut Ways<'_>,
+        sub: &mut i64,
+        refused: &mut Option<Refusal>,
+    ) -> Reply {
         let holds = next(ways);
         let mut replies = Vec::new();
         for op in branch(txn, holds) {
             let reply = match &op.request {
                 Some(Op::RequestRange(range)) => {
                     let current = self.stand().revision + i64::from(*sub > 0);
-                    // The check before has refused what would be refused here.
-                    self.range_in(range, current).map_or(Reply::Empty, Reply::Range)
+                    match self.range_in(range, current) {
+                        Ok(page) => Reply::Range(page),
+                        Err(refusal) => {
+                            refused.get_or_insert(refusal);
+                            Reply::Empty
+                        }
+                    }
                 }
                 Some(Op::RequestPut(put)) => self.put(put, sub),
                 Some(Op::RequestDeleteRange(delete)) => self.delete(delete, sub),
                 Some(Op::RequestTxn(nested)) => {
-                    replies.push((0, self.execute(nested, ways, sub)));
+                    replies.push((0, self.execute(nested, ways, sub, refused)));
                     continue;
                 }
                 None => Reply::Empty,

@@ -18,11 +18,19 @@ const RETRY: Duration = Duration::from_millis(50);
 
 impl World {
     pub(super) fn next_ask(&mut self, client: usize) {
-        let pause = self.pause();
+        if client > self.scenario.clients {
+            return;
+        }
+        let pause =
+            if self.is_admin(client) { self.rng.micros(20_000..1_500_000) } else { self.pause() };
         self.agenda.after(pause, Due::Client { client });
     }
 
     pub(super) fn client(&mut self, client: usize) -> Result<(), Violation> {
+        if self.is_admin(client) {
+            self.change(client);
+            return Ok(());
+        }
         if self.act != Act::Work {
             return Ok(());
         }
@@ -31,11 +39,10 @@ impl World {
             self.agenda.after(Duration::ZERO, Due::Peace);
             return Ok(());
         }
-        let member = self.rng.index(self.members.len());
-        if self.members[member].process.is_none() {
+        let Some(member) = self.running() else {
             self.agenda.after(RETRY, Due::Client { client });
             return Ok(());
-        }
+        };
         self.asked += 1;
         let until_mishap = self.scenario.asks / (self.scenario.mishaps.len() as u64 + 1);
         if self.asked.is_multiple_of(until_mishap.max(1)) {
@@ -43,7 +50,30 @@ impl World {
             self.agenda.after(pause, Due::Mishap);
         }
         let ask = self.workload.next(self.judge.model());
+        // A member passes on to the leader what only that can tell.
+        let member = if matches!(ask, Ask::Lease(_)) { self.leader_of(member) } else { member };
         self.ask(member, client, ask)
+    }
+
+    /// Returns the member that `member` takes for the leader, if that one runs.
+    fn leader_of(&self, member: usize) -> usize {
+        let leader =
+            self.members[member].process.as_ref().map(|process| process.node.gate().leader());
+        let place = leader.and_then(|leader| self.place_of(leader));
+        place.filter(|place| self.members[*place].process.is_some()).unwrap_or(member)
+    }
+
+    /// Asks a member to let another one lead.
+    pub(super) fn move_leader(&mut self) {
+        let Some(member) = self.leader() else { return };
+        let to = self.rng.index(self.members.len());
+        let to = self.members[to].id;
+        let since = self.agenda.now();
+        let (floor, floor_index) = (0, 0);
+        let ask = Ask::MoveLeader;
+        let open = Open { member, client: usize::MAX, ask, id: 0, since, floor, floor_index };
+        let token = self.history.ask(open);
+        self.soon(member, Duration::from_micros(50), Step::Arrive(Event::MoveLeader { token, to }));
     }
 
     fn ask(&mut self, member: usize, client: usize, ask: Ask) -> Result<(), Violation> {
@@ -53,7 +83,8 @@ impl World {
         let reads_at_once = process.node.gate().reads_need_no_round();
         self.trace.line(since, || format!("client {client} asks {id:x} {ask:?}"));
         let kind = ask.clone();
-        let open = Open { member, client, ask, id, since, floor: self.history.told };
+        let (floor, floor_index) = (self.history.told, self.judge.acknowledged());
+        let open = Open { member, client, ask, id, since, floor, floor_index };
         let event = match kind {
             Ask::Propose(request) => {
                 let data = encode(id, &request);
@@ -70,6 +101,7 @@ impl World {
                 Event::Lease(vec![LeaseRequest { token: self.history.ask(open), kind }])
             }
             Ask::Defragment => Event::Defragment(self.history.ask(open)),
+            Ask::Change | Ask::MoveLeader => return Ok(()),
         };
         let pause = self.rng.micros(1..500);
         self.soon(member, pause, Step::Arrive(event));
@@ -104,7 +136,7 @@ impl World {
                 }
             }
             Found::Refusal => self.history.counts.refused += 1,
-            Found::Fault if member.disk.faults_struck() == 0 && !self.is_disk_damaged() => {
+            Found::Fault if member.disk.faults_struck() == 0 && !self.is_damaged(open.member) => {
                 return Err(Violation::new("a read meets a fault on a good disk"));
             }
             Found::Fault => self.history.counts.failed += 1,

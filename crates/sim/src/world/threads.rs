@@ -5,8 +5,9 @@ use std::time::Duration;
 use machine::watch::CatchUpDone;
 use node::{Answer, Completion, Effects, Event, Failure, LeaseRequestKind, Now, Stop, Token};
 
-use super::{Act, Step, World};
-use crate::check::Violation;
+use super::{Step, World};
+use crate::check::{Violation, check};
+use crate::cluster::{Member, Written};
 use crate::rng::Rng;
 use crate::scenario::TICK;
 use crate::workload::Ask;
@@ -25,7 +26,7 @@ impl World {
             }
             Step::Backend => {
                 self.trace.line(self.agenda.now(), || "backend job".to_owned());
-                let pause = self.disk_pause();
+                let pause = self.disk_pause_of(member);
                 let done = self.process(member).and_then(|process| process.backend.run());
                 if let Some(done) = done {
                     self.soon(member, pause, Step::BackendDone(done));
@@ -46,7 +47,7 @@ impl World {
             }
             Step::Serve => self.serve(member),
             Step::CatchUp => {
-                let pause = self.disk_pause();
+                let pause = self.disk_pause_of(member);
                 let done = self.process(member).and_then(|process| process.serving.catch_up());
                 if let Some(done) = done {
                     self.soon(member, pause, Step::CaughtUp(done));
@@ -59,6 +60,12 @@ impl World {
                 self.request(member, place);
                 Ok(())
             }
+            Step::MakeSnapshot { to, message } => self.make_snapshot(member, to, message),
+            Step::StoreSnapshot(transfer) => {
+                self.store_snapshot(member, transfer);
+                Ok(())
+            }
+            Step::PrepareSnapshot(transfer) => self.prepare_snapshot(member, transfer),
         }
     }
 
@@ -86,19 +93,21 @@ impl World {
         if !std::mem::replace(&mut process.is_turn_due, true) {
             self.soon(member, Duration::from_micros(10), Step::Turn);
         }
+        self.ask_versions(member);
         let late = if self.rng.chance(5) { self.rng.micros(0..400_000) } else { Duration::ZERO };
-        self.soon(member, TICK + late, Step::Tick);
+        let drift = TICK / 1000 * self.members[member].drift.unsigned_abs();
+        let tick = if self.members[member].drift < 0 { TICK + drift } else { TICK - drift };
+        self.soon(member, tick + late, Step::Tick);
         Ok(())
     }
 
     fn turn(&mut self, member: usize) -> Result<(), Violation> {
         let draw = self.rng.word();
-        let now = self.agenda.now();
+        let since = self.members[member].clock(self.agenda.now());
         let Some(process) = self.process(member) else { return Ok(()) };
         process.is_turn_due = false;
         let burst = Rng::new(draw).index(process.inbox.len()) + 1;
         let mut effects = Effects::default();
-        let since = now.saturating_sub(process.started);
         // As in the driver, time comes before what came in it.
         if std::mem::take(&mut process.is_tick_due) || since >= process.ticked + TICK {
             process.ticked = since;
@@ -117,40 +126,64 @@ impl World {
 
     pub(super) fn carry_out(&mut self, member: usize, effects: Effects) -> Result<(), Violation> {
         let Effects { wal, backend, messages, completions, events, events_lost, stop } = effects;
-        if !messages.is_empty() || events_lost {
-            return Err(Violation::new("a lone voter sends messages, or takes a snapshot"));
-        }
         let now = self.agenda.now();
+        let id = self.members[member].id;
         let mut is_wal_due = false;
         for job in wal {
-            self.trace.line(now, || format!("wal job {} of {}", job.job, job.entries.len()));
-            self.judge.write(&job.entries, now)?;
+            self.trace.line(now, || {
+                format!("m{} wal job {} of {}", member + 1, job.job, job.entries.len())
+            });
+            self.judge.write(id, &job.entries, now)?;
             if let Some(process) = self.process(member) {
                 is_wal_due |= process.wal.push(job);
             }
         }
         if is_wal_due {
-            let pause = self.disk_pause();
+            let pause = self.disk_pause_of(member);
             self.soon(member, pause, Step::WalWrite);
         }
         let before = self.judge.model().applied();
         let Some(process) = self.members[member].process.as_mut() else { return Ok(()) };
-        let applied = process.node.gate().applied_index();
+        let gate = process.node.gate();
+        let applied = gate.applied_index();
         let reader = process.node.reader();
-        self.judge.advance(applied)?;
-        if stop.is_none() {
+        let heard = process.heard.take();
+        // After a fault, what was applied in memory is gone.
+        if !matches!(stop, Some(Stop::Fault(_))) {
+            self.judge.apply(id, &heard, applied, events_lost)?;
             self.judge.stand(&reader, applied)?;
+            if gate.is_leader() && gate.applied_term() == gate.term() {
+                self.judge.promote(gate.term(), now);
+            }
         }
+        self.summary.term = self.summary.term.max(gate.term());
         // While a log is replayed, the model is ahead.
         let is_exact = applied == before && self.judge.model().applied() == before;
         self.trace.line(now, || {
-            format!("turn: applied {applied}, revision {}", self.judge.model().stand().revision)
+            format!(
+                "m{} turn: term {}, leader {:x}, committed {}, applied {applied} of {}, revision {}",
+                member + 1,
+                gate.term(),
+                gate.leader(),
+                gate.commit_index(),
+                self.judge.last_index(),
+                reader.revision(),
+            )
         });
         for batch in events {
             self.judge.events(&batch)?;
             process.serving.publish(batch);
         }
+        if events_lost {
+            process.serving.lose_events();
+        }
+        for message in messages {
+            self.send(member, message);
+        }
         for Completion { token, answer } in completions {
+            if self.installed(token, &answer) {
+                continue;
+            }
             self.judge_answer(token, &answer, is_exact)?;
             if let Some(process) = self.process(member) {
                 process.serving.reply(token, answer);
@@ -187,17 +220,23 @@ impl World {
             return Err(Violation(format!("{token:?} is answered, but does not wait")));
         };
         match (&open.ask, answer) {
+            (Ask::Change, Answer::Applied(outcome)) => {
+                let revision = self.judge.answer(open.id, open.floor_index, outcome)?;
+                self.history.told = self.history.told.max(revision);
+                Ok(())
+            }
             (Ask::Propose(request), Answer::Applied(outcome)) => {
-                let revision = self.judge.answer(open.id, outcome)?;
+                let revision = self.judge.answer(open.id, open.floor_index, outcome)?;
                 if let (Some(grant), Ok(_)) = (&request.lease_grant, &outcome.result) {
                     self.judge.renew(grant.id, open.since);
                 }
                 self.history.told = self.history.told.max(revision);
                 Ok(())
             }
-            (Ask::Propose(_), Answer::Failed(Failure::TooManyRequests)) => {
-                self.judge.refuse(open.id)
-            }
+            (
+                Ask::Propose(_) | Ask::Change,
+                Answer::Failed(Failure::TooManyRequests | Failure::LearnerNotReady),
+            ) => self.judge.refuse(open.id),
             (Ask::Lease(kind), answer) => {
                 let id = match kind {
                     LeaseRequestKind::KeepAlive { id }
@@ -206,7 +245,16 @@ impl World {
                 };
                 self.judge.lease_answer(id, open.since, is_exact, answer)
             }
-            (Ask::Range(_), Answer::ReadReady)
+            (Ask::Range(_), Answer::ReadReady) => {
+                let revision = self.members[open.member]
+                    .process
+                    .as_ref()
+                    .map_or(0, |process| process.node.reader().revision());
+                check(revision >= open.floor, || {
+                    format!("a read may go ahead at {revision}, but {} was told", open.floor)
+                })
+            }
+            (Ask::MoveLeader, Answer::LeaderMoved)
             | (Ask::Defragment, Answer::Defragmented)
             | (_, Answer::Failed(_)) => Ok(()),
             (ask, answer) => Err(Violation(format!("{answer:?} is no answer to {ask:?}"))),
@@ -217,8 +265,8 @@ impl World {
         self.trace.line(self.agenda.now(), || format!("stop: {stop:?}"));
         match stop {
             Stop::Asked => {
-                self.forget_process(member);
-                self.members[member].exit();
+                self.notice_end(member);
+                self.exit(member);
             }
             Stop::Fault(fault) => {
                 if self.members[member].disk.faults_struck() == 0 {
@@ -226,7 +274,14 @@ impl World {
                 }
                 self.lose_process(member, true);
             }
-            Stop::Removed => return Err(Violation::new("the member was removed by nobody")),
+            Stop::Removed => {
+                let id = self.members[member].id;
+                let is_due = self.judge.model().group().is_removed(id);
+                check(is_due, || format!("{id:x} ends as removed, but is a member"))?;
+                self.exit(member);
+                self.members[member].is_removed = true;
+                return Ok(());
+            }
         }
         self.plan_start(member);
         Ok(())
@@ -235,16 +290,24 @@ impl World {
     // The threads of the disk.
 
     fn wal(&mut self, member: usize, is_write: bool) {
-        let pause = self.disk_pause();
+        let pause = self.disk_pause_of(member);
         let rng = &mut self.rng;
-        let Some(process) = self.members[member].process.as_mut() else { return };
+        let Member { id, process, .. } = &mut self.members[member];
+        let Some(process) = process.as_mut() else { return };
         let report = if is_write { process.wal.write(rng) } else { process.wal.sync() };
-        self.trace.line(self.agenda.now(), || format!("wal thread: {report:?}"));
+        let durability = self.judge.durability();
+        for Written { entries, mark } in process.wal.take_written() {
+            durability.write(*id, &entries, mark);
+        }
+        if matches!(&report, Some(Event::WalDone { result: Ok(()), .. })) {
+            durability.sync(*id);
+        }
+        self.trace.line(self.agenda.now(), || format!("m{} wal thread: {report:?}", member + 1));
         match report {
             None => self.soon(member, pause, Step::WalSync),
             Some(report) => {
                 if process.wal.is_due() {
-                    let pause = self.disk_pause();
+                    let pause = self.disk_pause_of(member);
                     self.soon(member, pause, Step::WalWrite);
                 }
                 self.soon(member, pause / 2, Step::Arrive(report));
@@ -253,7 +316,7 @@ impl World {
     }
 
     fn begin_backend(&mut self, member: usize) {
-        let pause = self.disk_pause();
+        let pause = self.disk_pause_of(member);
         if self.process(member).is_some_and(|process| process.backend.begin()) {
             self.soon(member, pause, Step::Backend);
         }
@@ -275,7 +338,7 @@ impl World {
     }
 
     pub(super) fn pump(&mut self, member: usize) {
-        let pause = self.disk_pause();
+        let pause = self.disk_pause_of(member);
         if self.process(member).is_some_and(|process| process.serving.pump()) {
             self.soon(member, pause, Step::CatchUp);
         }
@@ -290,33 +353,5 @@ impl World {
         }
         self.pump(member);
         Ok(())
-    }
-
-    fn read(&mut self, member: usize, place: usize) -> Result<(), Violation> {
-        let max = self.rng.pick(&[1, 2, 100]);
-        let slow = self.rng.chance(5);
-        let pause = self.rng.micros(1_000..if slow { 1_500_000 } else { 40_000 });
-        let Some(process) = self.members[member].process.as_mut() else { return Ok(()) };
-        let subscriber = &mut self.subscribers[place];
-        let read = process.serving.read(place, max, subscriber, self.judge.model())?;
-        if read > 0 {
-            self.trace.line(self.agenda.now(), || format!("stream {place} reads {read} answers"));
-        }
-        self.pump(member);
-        self.soon(member, pause, Step::Read(place));
-        Ok(())
-    }
-
-    fn request(&mut self, member: usize, place: usize) {
-        if self.act != Act::Work {
-            return;
-        }
-        let pause = self.rng.micros(10_000..300_000);
-        let Some(process) = self.members[member].process.as_mut() else { return };
-        let subscriber = &mut self.subscribers[place];
-        let model = self.judge.model();
-        process.serving.request(place, subscriber, &mut self.workload, &mut self.rng, model);
-        self.pump(member);
-        self.soon(member, pause, Step::Request(place));
     }
 }
