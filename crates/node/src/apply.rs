@@ -52,6 +52,7 @@ impl Node {
         self.snapshots.add(data.len());
         if data.is_empty() {
             self.begin_term(term);
+            self.settle_doubts(term, effects);
             return Ok(());
         }
         if applied.forces_snapshot {

@@ -24,6 +24,7 @@ use crate::backend_pace::BackendPace;
 use crate::compactor::Compactor;
 use crate::config::{Bootstrap, Config};
 use crate::consensus::{self, Consensus, Durable, Position};
+use crate::doubts::Doubts;
 use crate::install::Install;
 use crate::leadership::Leadership;
 use crate::lease_desk::LeaseDesk;
@@ -183,6 +184,7 @@ fn assemble(
         snapshots: Snapshots::new(config.snapshots.count, 0),
         upkeep: Upkeep::default(),
         leadership: Leadership::default(),
+        doubts: Doubts::default(),
         transfers: Transfers::default(),
         sending: Sending::default(),
         install: Install::default(),

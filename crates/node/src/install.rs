@@ -136,6 +136,8 @@ impl Node {
         self.machine.lessor_mut().tick(now);
         // All of it is in the snapshot.
         self.to_apply.clear();
+        // Outcomes among them are not told.
+        self.give_up_all(effects);
         self.consensus.applied_to(position.index);
         self.snapshots = Snapshots::new(self.own.snapshots.count, position.index);
         self.backend.begin_anew();

@@ -15,6 +15,7 @@ mod backend_pace;
 mod bootstrap;
 mod compactor;
 mod consensus;
+mod doubts;
 mod gate;
 mod install;
 mod leadership;

@@ -19,6 +19,7 @@ use crate::backend_pace::BackendPace;
 use crate::compactor::Compactor;
 use crate::config::{RaftConfig, SnapshotConfig};
 use crate::consensus::{self, Committed, Consensus, Position, Role};
+use crate::doubts::Doubts;
 #[cfg(feature = "planted-faults")]
 use crate::fault_hooks::{Planted, is_planted};
 use crate::gate::{Alarms, Published};
@@ -57,6 +58,7 @@ pub struct Node {
     pub(crate) snapshots: Snapshots,
     pub(crate) upkeep: Upkeep,
     pub(crate) leadership: Leadership,
+    pub(crate) doubts: Doubts,
     pub(crate) transfers: Transfers,
     pub(crate) sending: Sending,
     pub(crate) install: Install,
@@ -210,6 +212,7 @@ impl Node {
     }
 
     fn work(&mut self, effects: &mut Effects) -> Result<(), machine::Fault> {
+        self.notice_term();
         loop {
             self.propose_open_tasks();
             self.propose_queued();

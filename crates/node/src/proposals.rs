@@ -5,7 +5,7 @@
 //! and by bytes; what exceeds them is refused at once. The bytes that the log cannot let go of ([`Unsettled`]) are bound
 //! likewise, whether somebody still waits for them or not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -178,6 +178,12 @@ impl Proposals {
             })
         });
         queue
+    }
+
+    /// Lists the requests that wait for their outcome and that raft was given.
+    pub(crate) fn given(&self) -> Vec<u64> {
+        let queued: BTreeSet<u64> = self.queue.iter().map(|(id, _)| *id).collect();
+        self.pending.keys().filter(|id| !queued.contains(id)).copied().collect()
     }
 
     /// Gives back what raft did not take.

@@ -90,6 +90,7 @@ impl Node {
         effects.fail(self.reads.expire(now, timeout), Failure::TimedOut);
         self.leases.expire(now, timeout, &mut effects.completions);
         effects.fail(self.transfers.expire(now, timeout), Failure::TransferTimedOut);
+        self.tick_doubts(effects);
         self.write_lazy_commit(effects);
         let checkpoints = self.machine.lessor_mut().checkpoints(lease_now, CHECKPOINTS_MAX);
         self.propose_checkpoints(&checkpoints);
@@ -223,7 +224,7 @@ impl Node {
         }
     }
 
-    fn own_timeout(&mut self, purpose: Purpose) {
+    pub(crate) fn own_timeout(&mut self, purpose: Purpose) {
         tracing::warn!(?purpose, "own request timed out");
         match purpose {
             Purpose::Attributes => self.upkeep.attributes = Task::Open,
