@@ -300,12 +300,17 @@ impl Consensus {
         }
     }
 
-    /// Tells whether nothing was heard of a leader for an election timeout, or since it was doubted.
+    /// Tells whether there is no leader: nothing was heard of one for an election timeout, or since it was doubted, or an
+    /// election has begun.
     pub(crate) fn is_leaderless(&self) -> bool {
-        match self.raw.raft.state {
-            StateRole::Follower => self.raw.raft.election_elapsed >= self.options.election_ticks,
-            StateRole::PreCandidate => true,
-            StateRole::Candidate | StateRole::Leader => false,
+        let raft = &self.raw.raft;
+        match raft.state {
+            StateRole::Follower => {
+                raft.leader_id == raft::INVALID_ID
+                    || raft.election_elapsed >= self.options.election_ticks
+            }
+            StateRole::PreCandidate | StateRole::Candidate => true,
+            StateRole::Leader => false,
         }
     }
 

@@ -39,6 +39,10 @@ struct Succession {
 /// Turns of one member after a leader was lost; after them the election timeout decides.
 const TURNS_MAX: usize = 3;
 
+/// Ticks from one member's turn to the next one's: the first one may be about to come at any moment, and what is sent in its
+/// turn has to arrive before the next one begins, or both ask, and neither wins.
+const TURN_TICKS: usize = 2;
+
 /// Since when a peer is heard of without a long pause, and when for the last time.
 #[derive(Debug, Clone, Copy)]
 struct Contact {
@@ -113,7 +117,8 @@ impl Node {
     /// leader that lives all the same keeps its office: those who hear of it refuse.
     pub(crate) fn lose_peer(&mut self, peer: u64) {
         let status = self.consensus.status();
-        if peer != status.leader || status.is_leader() {
+        let is_known = self.leadership.succession.is_some_and(|known| known.term == status.term);
+        if peer != status.leader || status.is_leader() || is_known {
             return;
         }
         tracing::warn!(
@@ -128,7 +133,7 @@ impl Node {
             let (term, heirs) = (status.term, heirs.len());
             // Each term begins with another one.
             let first = usize::try_from(term).unwrap_or_default() % heirs;
-            let ticks = (place + heirs - first) % heirs;
+            let ticks = (place + heirs - first) % heirs * TURN_TICKS;
             let succession = Succession { term, ticks, heirs, turns: TURNS_MAX };
             self.leadership.succession = Some(succession);
             self.succeed();
@@ -146,14 +151,13 @@ impl Node {
     /// Asks for votes when it is this member's turn, unless there is a leader by now.
     fn succeed(&mut self) {
         let Some(succession) = &mut self.leadership.succession else { return };
-        let is_over = succession.turns == 0
-            || self.consensus.status().term != succession.term
-            || !self.consensus.is_leaderless();
-        if is_over {
+        let status = self.consensus.status();
+        let has_successor = status.leader != 0 && status.term != succession.term;
+        if succession.turns == 0 || has_successor || !self.consensus.is_leaderless() {
             self.leadership.succession = None;
         } else if succession.ticks == 0 {
-            // The others may not have noticed yet when they are asked: there is another turn.
-            succession.ticks = succession.heirs;
+            // The others may not have noticed yet when they are asked, or have asked themselves: there is another turn.
+            succession.ticks = succession.heirs * TURN_TICKS;
             succession.turns -= 1;
             self.consensus.campaign();
         }

@@ -22,6 +22,11 @@ use crate::config::Url;
 /// Time between two attempts.
 const REDIAL_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Attempts right after a stream broke off, at most, and the time between them: while a process dies, its streams may be
+/// closed before nobody listens any more.
+const PROBES_MAX: usize = 40;
+const PROBE_INTERVAL: Duration = Duration::from_millis(5);
+
 /// Time in which a peer shows that it is alive.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
@@ -74,14 +79,41 @@ impl Ended {
     }
 }
 
+/// Attempts since a stream broke off, by which it shows whether the peer's process is gone.
+#[derive(Debug, Clone, Copy)]
+struct Probes {
+    made: usize,
+    /// How many in a row found that nobody listens.
+    refused: usize,
+    /// Whether the next one is to follow at once.
+    is_urgent: bool,
+}
+
+impl Probes {
+    /// Judges an attempt that has ended; `None` when there is nothing to find out any more.
+    fn after(before: Option<Self>, was_up: bool, ended: &Ended) -> Option<Self> {
+        if was_up {
+            let first = Self { made: 0, refused: 0, is_urgent: true };
+            return ended.is_break().then_some(first);
+        }
+        let Self { made, refused, .. } = before.filter(|before| before.made < PROBES_MAX)?;
+        let made = made + 1;
+        if ended.is_refused_connection() {
+            Some(Self { made, refused: refused + 1, is_urgent: true })
+        } else {
+            // Taken by the system for a process that is dying.
+            ended.is_break().then_some(Self { made, refused: 0, is_urgent: false })
+        }
+    }
+}
+
 impl Link {
     /// Asks for the stream again and again. Runs as a task of the peer thread; ends when it is dropped, or when the peer
     /// says that this member was removed.
     pub async fn run(self) {
         // A member that cannot be reached is told of once.
         let mut is_told = false;
-        // Attempts since the stream broke off, while each found that nobody listens.
-        let mut refusals = None;
+        let mut probes = None;
         loop {
             let url = self.urls.current();
             let mut was_up = false;
@@ -107,18 +139,16 @@ impl Link {
             if let Some(url) = url {
                 self.urls.advance(&url);
             }
-            refusals = match refusals {
-                _ if was_up => ended.is_break().then_some(0),
-                Some(count) if ended.is_refused_connection() => Some(count + 1),
-                _ => None,
-            };
-            if refusals == Some(self.urls.len()) {
+            probes = Probes::after(probes, was_up, &ended);
+            if probes.is_some_and(|probes| probes.refused == self.urls.len()) {
                 // Nobody listens at any of its URLs.
                 self.inflow.send(Event::PeerLost { peer: self.peer }).await;
-                refusals = None;
+                probes = None;
             }
-            if refusals.is_none() {
-                tokio::time::sleep(REDIAL_INTERVAL).await;
+            match probes {
+                Some(Probes { is_urgent: true, .. }) => {}
+                Some(_) => tokio::time::sleep(PROBE_INTERVAL).await,
+                None => tokio::time::sleep(REDIAL_INTERVAL).await,
             }
         }
     }
@@ -173,5 +203,43 @@ impl Link {
                 return malformed.into();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(kind: io::ErrorKind) -> Ended {
+        Ended::Connection(kind.into())
+    }
+
+    #[test]
+    fn a_process_that_dies_is_asked_again_until_nobody_listens() {
+        let refused = connection(io::ErrorKind::ConnectionRefused);
+        let reset = connection(io::ErrorKind::ConnectionReset);
+        let probes = Probes::after(None, true, &Ended::Closed);
+        let probes = Probes::after(probes, false, &reset);
+        assert!(probes.is_some_and(|probes| !probes.is_urgent && probes.refused == 0));
+        let probes = Probes::after(probes, false, &refused);
+        assert_eq!(probes.map(|probes| probes.refused), Some(1));
+    }
+
+    #[test]
+    fn who_is_silent_refuses_or_never_was_there_is_not_taken_for_dead() {
+        let refused = connection(io::ErrorKind::ConnectionRefused);
+        assert!(Probes::after(None, false, &refused).is_none());
+        assert!(Probes::after(None, true, &Ended::Silence).is_none());
+        let probes = Probes::after(None, true, &Ended::Closed);
+        let status = StatusCode::PRECONDITION_FAILED;
+        let answer = Ended::Refused { status, text: String::new() };
+        assert!(Probes::after(probes, false, &answer).is_none());
+        let mut probes = probes;
+        let mut made = 0;
+        while probes.is_some() {
+            probes = Probes::after(probes, false, &Ended::Closed);
+            made += 1;
+        }
+        assert_eq!(made, PROBES_MAX + 1);
     }
 }

@@ -21,6 +21,9 @@ const TEMPORARY: &str = "tmp.snap.db";
 /// How often a sender looks whether what it is to send is durable.
 const DURABLE_POLL: Duration = Duration::from_millis(5);
 
+/// The longest that a file is on its way.
+const DELAY_MAX: Duration = Duration::from_secs(4);
+
 /// One on its way.
 #[derive(Debug)]
 pub(super) struct Transfer {
@@ -81,7 +84,8 @@ impl World {
         }
         let from_life = self.members[from].life;
         let transfer = Transfer { from, from_life, message: *message, file };
-        let delay = self.delay() * 3;
+        // However slow, it has arrived before everything has to be at rest.
+        let delay = (self.delay() * 3).min(DELAY_MAX);
         self.agenda.after(delay, Due::Snapshot { to, transfer: Box::new(transfer) });
         Ok(())
     }
