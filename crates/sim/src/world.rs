@@ -270,9 +270,8 @@ impl World {
     fn happen(&mut self, due: Due) -> Result<(), Violation> {
         match due {
             Due::In { member, life, step } => {
-                let paused = self.members[member].paused_until;
-                if paused > self.agenda.now() {
-                    let rest = paused - self.agenda.now();
+                let rest = self.members[member].paused_until.saturating_sub(self.agenda.now());
+                if rest > Duration::ZERO {
                     self.agenda.after(rest, Due::In { member, life, step });
                     return Ok(());
                 }

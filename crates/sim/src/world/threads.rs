@@ -96,7 +96,8 @@ impl World {
         self.ask_versions(member);
         let late = if self.rng.chance(5) { self.rng.micros(0..400_000) } else { Duration::ZERO };
         let drift = TICK / 1000 * self.members[member].drift.unsigned_abs();
-        let tick = if self.members[member].drift < 0 { TICK + drift } else { TICK - drift };
+        let tick =
+            if self.members[member].drift < 0 { TICK + drift } else { TICK.saturating_sub(drift) };
         self.soon(member, tick + late, Step::Tick);
         Ok(())
     }
