@@ -19,6 +19,7 @@ use crate::serve::{Accepted, Shared};
 use crate::service::Services;
 use crate::socket::Socket;
 use admission::Own;
+use corruption::Checker;
 use door::Door;
 use inflow::{Inflow, Waiting};
 use outbox::Outbox;
@@ -29,6 +30,7 @@ use transport::Transport;
 pub mod activity;
 pub mod admission;
 pub mod codec;
+pub mod corruption;
 pub mod dial;
 pub mod door;
 pub mod inflow;
@@ -62,6 +64,8 @@ pub struct PeerThread {
     pub shared: Shared,
     /// Where snapshots of a leader go.
     pub snapshots: receive::Settings,
+    /// When data is compared with that of others.
+    pub corruption: corruption::Settings,
     /// Counts what waits for the node.
     pub waiting: Arc<Waiting>,
     /// Messages of the node.
@@ -90,11 +94,13 @@ impl PeerThread {
         transport.follow();
         let (services, own_tasks) = services(shared);
         let receiver = Receiver::new(self.snapshots, services.handle().clone());
+        let checker = Checker::new(own, Rc::clone(&services), self.corruption);
         let door = Rc::new(Door::new(Rc::clone(&transport), services, receiver));
         let tasks = [
             tokio::task::spawn_local(accept(self.sockets, door)),
             tokio::task::spawn_local(beat(Rc::clone(&transport))),
             tokio::task::spawn_local(versions::watch(Rc::clone(&transport), gate)),
+            tokio::task::spawn_local(checker.run()),
         ];
         loop {
             let post = poll_fn(|context| self.outbox.poll_take(context)).await;

@@ -141,6 +141,11 @@ impl Services {
         &self.metrics
     }
 
+    /// The way to other members.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
     /// What this thread counts in.
     fn figures(&self) -> &RequestFigures {
         self.metrics.thread(self.handle.thread())

@@ -11,6 +11,7 @@ mod bystander;
 mod calls;
 mod client;
 mod cluster;
+mod corruption;
 mod damage;
 mod durability;
 mod floods;

@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 use super::admission::{
     self, CLUSTER_ID, Refused, SERVER_VERSION, Standing, check_compatible, check_stream, hex,
 };
+use super::corruption;
 use super::receive::{self, Receiver};
 use super::stream;
 use super::transport::Transport;
@@ -122,7 +123,7 @@ impl Door {
                 "/raft/snapshot" => self.snapshot(&head.method, &head.headers, body).await,
                 "/raft/probing" => probe(),
                 "/members" => self.members(&head.method),
-                "/members/hashkv" => self.hash_kv(&head.method, &head.headers, body).await,
+                corruption::PATH => self.hash_kv(&head.method, &head.headers, body).await,
                 lease::PATH => self.keep_alive(&head.method, body).await,
                 lease::INTERNAL_PATH => self.times(&head.method, body).await,
                 "/downgrade/enabled" => self.downgrade_enabled(&head.method).await,

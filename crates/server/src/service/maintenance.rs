@@ -34,15 +34,16 @@ impl Services {
         if self.handle.reader().has_room(cost) {
             return Ok(());
         }
-        Box::pin(self.raise_no_space()).await;
+        Box::pin(self.raise_alarm(AlarmType::Nospace, self.identity.member_id)).await;
         Err(error::NO_SPACE)
     }
 
-    async fn raise_no_space(&self) {
+    /// Tells the whole cluster of a member's trouble.
+    pub async fn raise_alarm(&self, alarm: AlarmType, member_id: u64) {
         let activate = AlarmRequest {
             action: alarm_request::AlarmAction::Activate.into(),
-            member_id: self.identity.member_id,
-            alarm: AlarmType::Nospace.into(),
+            member_id,
+            alarm: alarm.into(),
         };
         let request =
             InternalRaftRequest { alarm: Some(activate), ..InternalRaftRequest::default() };
