@@ -296,6 +296,7 @@ fn peer_thread(
         dial_patience: DIAL_PATIENCE + config.raft.election_timeout,
         shared: shared.clone(),
         snapshots,
+        downgrade_interval: config.cluster.downgrade_check_interval,
         corruption: settings::corruption(config),
         waiting: Arc::default(),
         outbox: Arc::default(),

@@ -64,6 +64,8 @@ pub struct PeerThread {
     pub shared: Shared,
     /// Where snapshots of a leader go.
     pub snapshots: receive::Settings,
+    /// How often a running downgrade is looked at.
+    pub downgrade_interval: Duration,
     /// When data is compared with that of others.
     pub corruption: corruption::Settings,
     /// Counts what waits for the node.
@@ -94,12 +96,18 @@ impl PeerThread {
         transport.follow();
         let (services, own_tasks) = services(shared);
         let receiver = Receiver::new(self.snapshots, services.handle().clone());
+        let downgrade = versions::watch_downgrade(
+            Rc::clone(&transport),
+            Rc::clone(&services),
+            self.downgrade_interval,
+        );
         let checker = Checker::new(own, Rc::clone(&services), self.corruption);
         let door = Rc::new(Door::new(Rc::clone(&transport), services, receiver));
         let tasks = [
             tokio::task::spawn_local(accept(self.sockets, door)),
             tokio::task::spawn_local(beat(Rc::clone(&transport))),
             tokio::task::spawn_local(versions::watch(Rc::clone(&transport), gate)),
+            tokio::task::spawn_local(downgrade),
             tokio::task::spawn_local(checker.run()),
         ];
         loop {

@@ -13,6 +13,7 @@ mod client;
 mod cluster;
 mod corruption;
 mod damage;
+mod downgrade;
 mod durability;
 mod floods;
 mod frames;

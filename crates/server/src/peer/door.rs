@@ -33,6 +33,7 @@ use super::admission::{
     self, CLUSTER_ID, Refused, SERVER_VERSION, Standing, check_compatible, check_stream, hex,
 };
 use super::corruption;
+use super::join;
 use super::receive::{self, Receiver};
 use super::stream;
 use super::transport::Transport;
@@ -126,7 +127,7 @@ impl Door {
                 corruption::PATH => self.hash_kv(&head.method, &head.headers, body).await,
                 lease::PATH => self.keep_alive(&head.method, body).await,
                 lease::INTERNAL_PATH => self.times(&head.method, body).await,
-                "/downgrade/enabled" => self.downgrade_enabled(&head.method).await,
+                join::DOWNGRADE_PATH => self.downgrade_enabled(&head.method).await,
                 "/version" => version(&head.method, &self.transport.membership()),
                 _ => text(StatusCode::NOT_FOUND, "404 page not found"),
             }

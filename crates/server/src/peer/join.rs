@@ -12,7 +12,7 @@ use node::Identity;
 use serde::Deserialize;
 use tokio::task::LocalSet;
 
-use super::admission::{self, CLUSTER_ID, OWN_CLUSTER_VERSION_MIN};
+use super::admission::{self, CLUSTER_ID, OWN_CLUSTER_VERSION_MIN, own_version};
 use super::dial;
 use super::urls::Urls;
 use crate::config::{BootstrapError, Config, ETCD_VERSION, Url, equal_urls};
@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes of an answer.
 const BYTES_MAX: usize = 1 << 20;
+
+/// Where members tell whether the cluster is being downgraded.
+pub const DOWNGRADE_PATH: &str = "/downgrade/enabled";
 
 /// Why a cluster cannot be joined; the texts are etcd's.
 #[derive(Debug, thiserror::Error)]
@@ -163,16 +166,44 @@ async fn is_compatible(urls: &[Url], patience: Duration) -> bool {
             versions.extend(etcdcluster.parse::<Version>());
         }
     }
-    is_in_range(&versions)
+    is_in_range(&versions, goes_down(urls, patience).await)
 }
 
-fn is_in_range(versions: &[Version]) -> bool {
-    let own = |text: &str| {
-        let Version { major, minor, .. } = text.parse().expect("a constant of this release");
-        Version { major, minor, patch: 0 }
+/// Tells whether the cluster is being downgraded: the first one that knows is right.
+async fn goes_down(urls: &[Url], patience: Duration) -> bool {
+    for url in urls {
+        match ask(url, DOWNGRADE_PATH, patience).await {
+            Ok((_, body)) if &body[..] == b"true" => return true,
+            Ok((_, body)) if &body[..] == b"false" => return false,
+            // Releases before 3.5 have no such page.
+            Ok(_) => {}
+            Err(error) => tracing::warn!(
+                address = url.as_str(),
+                %error,
+                "failed to get downgrade enabled status"
+            ),
+        }
+    }
+    false
+}
+
+/// A cluster that goes down speaks what is one above this release until all have left it.
+fn is_in_range(versions: &[Version], goes_down: bool) -> bool {
+    let own = |text: &str| Version { patch: 0, ..own_version(text) };
+    let (min, max) = (own(OWN_CLUSTER_VERSION_MIN), own(ETCD_VERSION));
+    let above = Version { minor: max.minor + 1, ..max };
+    let range = if goes_down { above..=above } else { min..=max };
+    let Some(other) = versions.iter().find(|version| !range.contains(version)) else {
+        return !versions.is_empty();
     };
-    let range = own(OWN_CLUSTER_VERSION_MIN)..=own(ETCD_VERSION);
-    !versions.is_empty() && versions.iter().all(|version| range.contains(version))
+    let bound = if other < range.start() { "low" } else { "high" };
+    tracing::warn!(
+        remote_member_cluster_version = %other,
+        minimum_cluster_version_supported = %range.start(),
+        maximum_cluster_version_supported = %range.end(),
+        "cluster version of remote member is not compatible; too {bound}"
+    );
+    false
 }
 
 #[cfg(test)]
@@ -215,7 +246,17 @@ mod tests {
             (&[(3, 7), (3, 8)], false),
             (&[(2, 3)], false),
         ] {
-            assert_eq!(is_in_range(&versions(list)), expected, "{list:?}");
+            assert_eq!(is_in_range(&versions(list), false), expected, "{list:?}");
+        }
+        // While it goes down, only the series above is left to come from.
+        for (list, expected) in [
+            (&[][..], false),
+            (&[(3, 8)], true),
+            (&[(3, 8), (3, 7)], false),
+            (&[(3, 7)], false),
+            (&[(3, 9)], false),
+        ] {
+            assert_eq!(is_in_range(&versions(list), true), expected, "{list:?}");
         }
     }
 }
