@@ -360,7 +360,8 @@ fn start_node(config: &Config, disk: &Arc<dyn Disk>, origin: Instant) -> Result<
 /// Finds the cluster that is to be joined, if one is. A member that was there before has both ids in its log.
 fn find_cluster(config: &Config, is_initialized: bool) -> Result<Option<Identity>, Exit> {
     match config.cluster.state {
-        ClusterState::New => Ok(None),
+        ClusterState::New if is_initialized => Ok(None),
+        ClusterState::New => join::check_is_new(config).map(|()| None).map_err(start_failed),
         ClusterState::Existing if is_initialized => Ok(Some(Identity { member: 0, cluster: 0 })),
         ClusterState::Existing => join::find(config).map(Some).map_err(start_failed),
     }

@@ -47,7 +47,7 @@ impl Cluster {
     }
 
     /// Like [`Self::start`], with members that keep so little of the log that whoever is away for long needs a snapshot.
-    async fn start_forgetful(count: usize) -> Self {
+    pub(crate) async fn start_forgetful(count: usize) -> Self {
         let mut cluster = Self::planned(count);
         for place in &mut cluster.places {
             let flags = ["--snapshot-count=10", "--snapshot-catchup-entries=5"];
@@ -502,6 +502,19 @@ async fn one_member_can_go_on_alone_when_it_is_told_so() {
     cluster.places[1].flags.clear();
     cluster.rerun(1);
     assert!(cluster.client(1).await.get("alone").await.expect("it serves").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_has_lost_its_data_does_not_form_the_cluster_again() {
+    let mut cluster = Cluster::start(3).await;
+    let id = cluster.id(1).await;
+    cluster.kill(1);
+    std::fs::remove_dir_all(cluster.data(1)).expect("its data");
+    let members = cluster.list(3);
+    cluster.run(1, &members, "new");
+    let mut refused = cluster.places[1].server.take().expect("it was started");
+    assert_eq!(refused.wait_code(), 1);
+    refused.wait_for_line(&format!("member {id:x} has already been bootstrapped"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use machine::membership::Version;
+use machine::membership::{Version, initial_member_id};
 use node::Identity;
 use serde::Deserialize;
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 
 use super::admission::{self, CLUSTER_ID, OWN_CLUSTER_VERSION_MIN, own_version};
 use super::dial;
@@ -19,6 +19,9 @@ use crate::config::{BootstrapError, Config, ETCD_VERSION, Url, equal_urls};
 
 /// Time for one answer, as etcd has it.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time for all others to say whether they know this member, as etcd has it for each.
+const BOOTSTRAP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Bytes of an answer.
 const BYTES_MAX: usize = 1 << 20;
@@ -45,6 +48,12 @@ pub enum JoinError {
         /// What is wrong.
         reason: String,
     },
+    /// The others know this member as one that has started: its data is lost, or somebody else has it.
+    #[error("member {0} has already been bootstrapped")]
+    Bootstrapped(String),
+    /// There are more learners than this member allows.
+    #[error("membership: too many learner members in cluster")]
+    TooManyLearners,
     /// This release does not speak what the cluster speaks.
     #[error("incompatible with current running cluster")]
     Incompatible,
@@ -59,6 +68,10 @@ struct Told {
     id: u64,
     #[serde(default, rename = "peerURLs")]
     peer_urls: Option<Vec<String>>,
+    #[serde(default, rename = "clientURLs")]
+    client_urls: Option<Vec<String>>,
+    #[serde(default, rename = "isLearner")]
+    is_learner: bool,
 }
 
 /// What `/version` tells.
@@ -86,8 +99,55 @@ pub fn find(config: &Config) -> Result<Identity, JoinError> {
         if !is_compatible(&others, patience).await {
             return Err(JoinError::Incompatible);
         }
+        if told.iter().filter(|told| told.is_learner).count() > config.cluster.learners_max {
+            return Err(JoinError::TooManyLearners);
+        }
         Ok(Identity { member, cluster })
     })
+}
+
+/// Checks that a member that is about to form a cluster has not done so before: if it has, the others know it with the URLs
+/// that it published. Whoever does not answer soon is passed over, for it may be about to start itself. Blocks meanwhile.
+pub fn check_is_new(config: &Config) -> Result<(), JoinError> {
+    config.check_forming()?;
+    let members = config.bootstrap_members()?;
+    let others = others(&members, &config.name);
+    if others.is_empty() {
+        return Ok(());
+    }
+    let urls = members.get(&config.name).into_iter().flatten().map(ToString::to_string);
+    let own = initial_member_id(&urls.collect::<Vec<_>>(), &config.cluster.token);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(JoinError::Runtime)?;
+    LocalSet::new().block_on(&runtime, async {
+        let mut asked = JoinSet::new();
+        for url in others {
+            asked.spawn_local(async move { knows(&url, own).await });
+        }
+        let waited = tokio::time::timeout(BOOTSTRAP_PATIENCE, async {
+            while let Some(known) = asked.join_next().await {
+                if known.is_ok_and(|known| known) {
+                    return Err(JoinError::Bootstrapped(admission::hex(own)));
+                }
+            }
+            Ok(())
+        });
+        waited.await.unwrap_or(Ok(()))
+    })
+}
+
+/// Tells whether a member knows member `id` as one that has started.
+async fn knows(url: &Url, id: u64) -> bool {
+    let Ok((_, body)) = ask(url, "/members", BOOTSTRAP_PATIENCE).await else { return false };
+    let told: Vec<Told> = serde_json::from_slice(&body).unwrap_or_default();
+    has_started(&told, id)
+}
+
+fn has_started(told: &[Told], id: u64) -> bool {
+    let has_urls = |told: &Told| told.client_urls.as_ref().is_some_and(|urls| !urls.is_empty());
+    told.iter().any(|told| told.id == id && has_urls(told))
 }
 
 /// The URLs of the other members, sorted.
@@ -216,8 +276,20 @@ mod tests {
     }
 
     fn told(list: &[(u64, &str)]) -> Vec<Told> {
-        let told = |&(id, url): &(u64, &str)| Told { id, peer_urls: Some(vec![url.to_owned()]) };
+        let told = |&(id, url): &(u64, &str)| {
+            let text = format!(r#"{{"id":{id},"peerURLs":["{url}"]}}"#);
+            serde_json::from_str(&text).expect("a member")
+        };
         list.iter().map(told).collect()
+    }
+
+    #[test]
+    fn a_member_has_started_when_it_has_said_where_clients_reach_it() {
+        let list = r#"[{"id":7,"peerURLs":["http://a:1"],"name":"a","clientURLs":["http://a:2"]},
+                       {"id":8,"peerURLs":["http://b:1"],"isLearner":true}]"#;
+        let told: Vec<Told> = serde_json::from_str(list).expect("members");
+        assert!(has_started(&told, 7) && !has_started(&told, 8) && !has_started(&told, 9));
+        assert!(!told[0].is_learner && told[1].is_learner);
     }
 
     #[test]
