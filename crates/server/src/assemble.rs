@@ -294,6 +294,7 @@ fn peer_thread(
         own: Own { member, cluster },
         advertised: texts(&config.urls.advertise_peer).join(","),
         dial_patience: DIAL_PATIENCE + config.raft.election_timeout,
+        heartbeat_interval: config.raft.heartbeat_interval,
         shared: shared.clone(),
         snapshots,
         downgrade_interval: config.cluster.downgrade_check_interval,

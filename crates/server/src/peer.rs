@@ -38,6 +38,7 @@ pub mod join;
 pub mod link;
 pub mod outbox;
 pub mod pipeline;
+pub mod probe;
 pub mod receive;
 pub mod requests;
 pub mod snapshot;
@@ -60,6 +61,8 @@ pub struct PeerThread {
     pub advertised: String,
     /// Time for a connection to a member.
     pub dial_patience: Duration,
+    /// Time between heartbeats.
+    pub heartbeat_interval: Duration,
     /// What it shares with the serving threads; the last mailbox is its own.
     pub shared: Shared,
     /// Where snapshots of a leader go.
@@ -89,13 +92,15 @@ impl PeerThread {
     async fn run(self) {
         let Self { own, advertised, dial_patience, shared, .. } = self;
         let introduction = admission::introduction(own, &advertised);
-        let settings = Settings { introduction, dial_patience };
+        let heartbeat_interval = self.heartbeat_interval;
+        let settings = Settings { introduction, dial_patience, heartbeat_interval };
+        let network = Arc::clone(&shared.metrics.network);
         let Doors { inbox, reader, gate, activity, long_work, .. } = shared.doors.clone();
-        let inflow = Inflow::new(inbox, self.waiting, activity);
+        let inflow = Inflow::new(inbox, self.waiting, activity, Arc::clone(&network));
         let transport = Rc::new(Transport::new(own, reader, long_work, inflow, settings));
         transport.follow();
         let (services, own_tasks) = services(shared);
-        let receiver = Receiver::new(self.snapshots, services.handle().clone());
+        let receiver = Receiver::new(self.snapshots, services.handle().clone(), network);
         let downgrade = versions::watch_downgrade(
             Rc::clone(&transport),
             Rc::clone(&services),
