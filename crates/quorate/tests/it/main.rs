@@ -20,6 +20,7 @@ mod frames;
 mod full;
 mod harness;
 mod http1;
+mod leaderless;
 mod lifecycle;
 mod listeners;
 mod lists;

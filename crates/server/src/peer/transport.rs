@@ -196,6 +196,9 @@ impl Transport {
         if state.order.len() == REMOTES_MAX {
             let first = state.order.remove(0);
             state.remotes.remove(&first);
+            if !state.peers.contains_key(&first) {
+                self.inflow.down(first, &"others have come meanwhile");
+            }
         }
         tracing::info!(remote = format!("{id:x}"), "added remote peer that is no member here yet");
         // Nobody scrapes what is counted of it: see `NetworkFigures`.
