@@ -376,6 +376,14 @@ async fn members_come_and_leave_while_the_others_serve() {
         }
     })
     .await;
+    // It learns of it a moment later, and refuses reads until then.
+    let promoted = cluster.client(2).await;
+    in_time("a read through it", async {
+        while promoted.get("any").await.is_err() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    })
+    .await;
     let members = cluster.members(2).await;
     assert_eq!(members.iter().filter(|member| !member.is_learner).count(), 3);
     assert!(members.iter().all(|member| !member.name.is_empty()), "{members:?}");
