@@ -4,7 +4,7 @@
 //! There are three. One at the start ([`check_at_start`]) keeps a member with other data from serving. While a member
 //! leads, it compares its hash with those of all others from time to time (`--corrupt-check-time`), and the hashes that
 //! were stored with compactions (`CompactHashCheck`). What these two find becomes a CORRUPT alarm in the log. Who is to
-//! be blamed is decided in [`judge`].
+//! be blamed is decided in `judge`.
 
 use std::io;
 use std::rc::Rc;
