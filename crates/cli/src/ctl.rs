@@ -7,6 +7,7 @@ mod completion;
 mod context;
 mod defrag;
 mod del;
+mod downgrade;
 mod elect;
 mod endpoint;
 mod get;
@@ -57,6 +58,7 @@ pub(crate) static ROOT: Command = Command {
         completion::COMPLETION,
         defrag::DEFRAG,
         del::DEL,
+        downgrade::DOWNGRADE,
         elect::ELECT,
         endpoint::ENDPOINT,
         get::GET,

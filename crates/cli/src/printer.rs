@@ -8,12 +8,13 @@ mod table;
 
 use std::io::{self, Write};
 
+use proto::etcdserverpb::downgrade_request::DowngradeAction;
 use proto::etcdserverpb::{
-    AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberAddResponse,
-    MemberListResponse, MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse,
-    MoveLeaderResponse, PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse,
-    WatchResponse,
+    AlarmResponse, DeleteRangeResponse, DowngradeResponse, HashKvResponse, LeaseGrantResponse,
+    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse,
+    MemberAddResponse, MemberListResponse, MemberPromoteResponse, MemberRemoveResponse,
+    MemberUpdateResponse, MoveLeaderResponse, PutResponse, RangeResponse, ResponseHeader,
+    StatusResponse, TxnResponse, WatchResponse,
 };
 
 pub use humanize::si_bytes;
@@ -332,6 +333,22 @@ impl Printer {
             Format::Simple => Ok(simple::move_leader(to.out, leader, target)?),
             Format::Fields => unsupported("fields"),
             Format::Json => Ok(json::line(to.out, &json::header_only(answer.header.as_ref()))?),
+            Format::Protobuf => protobuf(to, answer),
+            Format::Table => unsupported("table"),
+        }
+    }
+
+    /// The cluster's version, after something was done about a downgrade.
+    pub fn downgrade(
+        self,
+        to: &mut Output<'_>,
+        action: DowngradeAction,
+        answer: &DowngradeResponse,
+    ) -> Result {
+        match self.format {
+            Format::Simple => Ok(simple::downgrade(to.out, action, answer)?),
+            Format::Fields => unsupported("fields"),
+            Format::Json => Ok(json::line(to.out, &json::downgrade(answer))?),
             Format::Protobuf => protobuf(to, answer),
             Format::Table => unsupported("table"),
         }

@@ -1,11 +1,13 @@
-//! Upkeep: alarms, status, hashes, defragmentation, handing over leadership.
+//! Upkeep: alarms, status, hashes, defragmentation, handing over leadership, downgrades.
 //!
-//! All but alarms are of the member that answers.
+//! All but alarms and downgrades are of the member that answers.
 
 use proto::etcdserverpb::alarm_request::AlarmAction;
+use proto::etcdserverpb::downgrade_request::DowngradeAction;
 use proto::etcdserverpb::{
-    AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, HashKvRequest,
-    HashKvResponse, MoveLeaderRequest, MoveLeaderResponse, StatusRequest, StatusResponse,
+    AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeRequest,
+    DowngradeResponse, HashKvRequest, HashKvResponse, MoveLeaderRequest, MoveLeaderResponse,
+    StatusRequest, StatusResponse,
 };
 
 use crate::call::{Method, Retry};
@@ -70,6 +72,23 @@ impl Client {
         })
         .await
     }
+
+    /// Asks whether the cluster may go down to `version`, has it do so, or calls that off.
+    pub async fn downgrade(
+        &self,
+        action: DowngradeAction,
+        version: String,
+    ) -> Result<DowngradeResponse, Error> {
+        let path = "/etcdserverpb.Maintenance/Downgrade";
+        let method = Method { retry: Retry::NeverSent, path };
+        let request = DowngradeRequest { action: action.into(), version };
+        self.call(method, request, |channel, request| {
+            let mut maintenance = self.maintenance(channel);
+            async move { maintenance.downgrade(request).await }
+        })
+        .await
+    }
+
     /// Has the leader, which must be the member that is asked, hand over to another voting member.
     pub async fn move_leader(&self, target_id: u64) -> Result<MoveLeaderResponse, Error> {
         let path = "/etcdserverpb.Maintenance/MoveLeader";

@@ -279,7 +279,25 @@ impl Machine {
         self.pending.push((schema::CLUSTER, Op::Put(key, text.into())));
         self.store_storage_version(version);
         self.publish();
-        Ok(former.is_some_and(|former| version < former))
+        let is_downgrade = former.is_some_and(|former| version < former);
+        self.tell_cluster_version(former, version, is_downgrade);
+        Ok(is_downgrade)
+    }
+
+    fn tell_cluster_version(&self, former: Option<Version>, version: Version, is_downgrade: bool) {
+        let Some(former) = former else {
+            tracing::info!(cluster_version = %version, "set initial cluster version");
+            return;
+        };
+        tracing::info!(from = %former, to = %version, "updated cluster version");
+        if is_downgrade && self.membership.downgrade.is_enabled {
+            // Another release takes this data over only through a snapshot.
+            tracing::info!(
+                target_version = self.membership.downgrade.target_version,
+                server_version = %self.options.server_version,
+                "The server is ready to downgrade"
+            );
+        }
     }
 
     /// The layout follows the cluster version. Releases before 3.6 do not know the key.

@@ -1,6 +1,6 @@
 //! What a member does of its own accord: with each tick, and when it starts or begins to lead.
 
-use machine::membership::Version;
+use machine::membership::{Downgrade, Version};
 use machine::{Outcome, Refusal};
 use proto::etcdserverpb::AlarmType;
 
@@ -129,11 +129,11 @@ impl Node {
         }
     }
 
-    /// Raises the cluster version to what all members speak (`spec/peer-protocol.md` §10). With other members, theirs
-    /// have to be known first.
+    /// Raises the cluster version to what all members speak, or lowers it to where the cluster is to go
+    /// (`spec/peer-protocol.md` §10). With other members, theirs have to be known first.
     fn propose_cluster_version(&mut self) {
         let membership = self.machine.membership();
-        if self.upkeep.cluster_version != Task::Open || membership.downgrade.is_enabled {
+        if self.upkeep.cluster_version != Task::Open {
             return;
         }
         let is_alone = membership.members().len() == 1;
@@ -142,7 +142,8 @@ impl Node {
         } else {
             std::mem::take(&mut self.upkeep.heard)
         };
-        let Some(target) = next_cluster_version(membership.cluster_version, heard) else {
+        let (current, downgrade) = (membership.cluster_version, &membership.downgrade);
+        let Some(target) = next_cluster_version(current, heard, downgrade) else {
             return;
         };
         let version = target.to_string();
@@ -273,16 +274,26 @@ impl Node {
 }
 
 /// Returns the version to which the cluster should go from `current`, if it should.
-fn next_cluster_version(current: Option<Version>, heard: Heard) -> Option<Version> {
-    match (current, heard) {
-        (_, Heard::Nothing) | (Some(_), Heard::Incomplete) => None,
-        (None, Heard::Incomplete) => Some(FIRST_CLUSTER_VERSION),
-        (current, Heard::Lowest(Version { major, minor, .. })) => {
-            let common = OWN_CLUSTER_VERSION.min(Version { major, minor, patch: 0 });
-            let rises = |current: Version| common > current && common.major == current.major;
-            current.is_none_or(rises).then_some(common)
+fn next_cluster_version(
+    current: Option<Version>,
+    heard: Heard,
+    downgrade: &Downgrade,
+) -> Option<Version> {
+    let common = match heard {
+        Heard::Nothing => return None,
+        Heard::Incomplete => return current.is_none().then_some(FIRST_CLUSTER_VERSION),
+        Heard::Lowest(Version { major, minor, .. }) => {
+            OWN_CLUSTER_VERSION.min(Version { major, minor, patch: 0 })
         }
+    };
+    let Some(current) = current else { return Some(common) };
+    if downgrade.is_enabled {
+        let target = downgrade.target_version.parse().ok()?;
+        let is_above = |version: Version| version.one_minor_below() == Some(target);
+        // All have to speak the version that is left.
+        return (is_above(current) && is_above(common)).then_some(target);
     }
+    (common > current && common.major == current.major).then_some(common)
 }
 
 #[cfg(test)]
@@ -304,7 +315,32 @@ mod tests {
             (Some(new), lowest(Version::new(3, 6, 0)), None),
             (Some(Version::new(2, 3, 0)), lowest(new), None),
         ] {
-            assert_eq!(next_cluster_version(current, heard), next, "{current:?} {heard:?}");
+            let decided = next_cluster_version(current, heard, &Downgrade::default());
+            assert_eq!(decided, next, "{current:?} {heard:?}");
+        }
+    }
+
+    #[test]
+    fn the_cluster_version_goes_down_by_one_when_it_is_told_to_and_all_can() {
+        let version = |minor| Version::new(3, minor, 0);
+        for (target, current, lowest, next) in [
+            ("3.6.0", 7, 7, Some(6)),
+            ("3.6.0", 7, 9, Some(6)),
+            // There already, and not up again while the job is under way.
+            ("3.6.0", 6, 7, None),
+            ("3.6.0", 6, 6, None),
+            // Too far at once.
+            ("3.5.0", 7, 7, None),
+            // Some member is there already.
+            ("3.6.0", 7, 6, None),
+            ("new", 7, 7, None),
+        ] {
+            let downgrade = Downgrade { target_version: target.to_owned(), is_enabled: true };
+            let heard = Heard::Lowest(version(lowest));
+            let decided = next_cluster_version(Some(version(current)), heard, &downgrade);
+            assert_eq!(decided, next.map(version), "{target} {current} {lowest}");
+            let unknown = next_cluster_version(Some(version(7)), Heard::Incomplete, &downgrade);
+            assert_eq!(unknown, None);
         }
     }
 }

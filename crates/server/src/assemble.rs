@@ -17,7 +17,7 @@ use storage::os::OsDisk;
 use storage::{Disk, wal};
 use tokio::sync::oneshot;
 
-use crate::config::{self, ClusterState, Config, Environment, Exit, texts};
+use crate::config::{self, ClusterState, Config, Environment, Exit, Feature, texts};
 use crate::drain::{self, Drain, Draining};
 use crate::driver::{BackendThread, INBOX_EVENTS_MAX, NodeThread, WalThread};
 use crate::handle::Doors;
@@ -28,7 +28,7 @@ use crate::meter::ApplyMeter;
 use crate::metrics::Metrics;
 use crate::peer::PeerThread;
 use crate::peer::admission::Own;
-use crate::peer::{join, receive};
+use crate::peer::{corruption, join, receive};
 use crate::serve::{self, Accepted, Dealer, Shared};
 use crate::service;
 use crate::settings;
@@ -294,8 +294,11 @@ fn peer_thread(
         own: Own { member, cluster },
         advertised: texts(&config.urls.advertise_peer).join(","),
         dial_patience: DIAL_PATIENCE + config.raft.election_timeout,
+        heartbeat_interval: config.raft.heartbeat_interval,
         shared: shared.clone(),
         snapshots,
+        downgrade_interval: config.cluster.downgrade_check_interval,
+        corruption: settings::corruption(config),
         waiting: Arc::default(),
         outbox: Arc::default(),
         sockets,
@@ -342,13 +345,24 @@ fn start_node(config: &Config, disk: &Arc<dyn Disk>, origin: Instant) -> Result<
     let joins = find_cluster(config, is_initialized)?;
     let node_config =
         settings::node(config, is_initialized, joins, unix_ms).map_err(start_failed)?;
-    Node::start(disk, node_config, Now(origin.elapsed())).map_err(start_failed)
+    let started = Node::start(disk, node_config, Now(origin.elapsed())).map_err(start_failed)?;
+    // A new member has nothing to compare.
+    if is_initialized && config.features.is_enabled(Feature::InitialCorruptCheck) {
+        let service::Identity { member_id: member, cluster_id: cluster } = identity(&started.node);
+        let own = Own { member, cluster };
+        corruption::check_at_start(config, own, &started.node.reader()).map_err(|error| {
+            tracing::error!(%error, "checkInitialHashKV failed");
+            start_failed(error)
+        })?;
+    }
+    Ok(started)
 }
 
 /// Finds the cluster that is to be joined, if one is. A member that was there before has both ids in its log.
 fn find_cluster(config: &Config, is_initialized: bool) -> Result<Option<Identity>, Exit> {
     match config.cluster.state {
-        ClusterState::New => Ok(None),
+        ClusterState::New if is_initialized => Ok(None),
+        ClusterState::New => join::check_is_new(config).map(|()| None).map_err(start_failed),
         ClusterState::Existing if is_initialized => Ok(Some(Identity { member: 0, cluster: 0 })),
         ClusterState::Existing => join::find(config).map(Some).map_err(start_failed),
     }

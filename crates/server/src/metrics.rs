@@ -2,9 +2,11 @@
 //!
 //! Counters on the path of a request are resolved once per method, so that counting is one relaxed addition.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::config::Config;
@@ -19,12 +21,15 @@ mod disk;
 mod family;
 mod grpc;
 mod histogram;
+mod network;
 mod requests;
 
 pub use apply::ApplyFigures;
 pub use clients::{ClientRequests, KnownClients};
 pub use disk::DiskWork;
 pub use grpc::GrpcMetrics;
+pub use histogram::Histogram;
+pub use network::{NetworkFigures, PeerFigures};
 pub use requests::{RequestFigures, WatchFigures};
 
 /// All metrics of the process.
@@ -37,6 +42,8 @@ pub struct Metrics {
     pub disk: Arc<DiskWork>,
     /// What the node's thread measures.
     pub apply: Arc<ApplyFigures>,
+    /// Traffic with other members.
+    pub network: Arc<NetworkFigures>,
     /// Calls by the client's version.
     pub clients: ClientRequests,
     /// By serving thread.
@@ -45,6 +52,8 @@ pub struct Metrics {
     health: HealthMetrics,
     read_faults: IntCounter,
     scrapes: [AtomicU64; 2],
+    /// Cluster versions that were shown, by major and minor number.
+    cluster_versions: Mutex<BTreeSet<(u64, u64)>>,
 }
 
 /// Outcomes of health endpoints.
@@ -66,6 +75,7 @@ impl Metrics {
             grpc: GrpcMetrics::new(&registry, config.monitoring.extensive_metrics)?,
             disk: Arc::default(),
             apply: Arc::default(),
+            network: Arc::default(),
             clients: ClientRequests::default(),
             threads: (0..threads).map(|_| RequestFigures::default()).collect(),
             fixed: core::fixed(config),
@@ -77,6 +87,7 @@ impl Metrics {
             )?,
             registry,
             scrapes: Default::default(),
+            cluster_versions: Mutex::default(),
         })
     }
 
@@ -86,6 +97,8 @@ impl Metrics {
         families.extend(core::families(services));
         families.extend(self.disk.families());
         families.extend(self.apply.families());
+        let own = format!("{:x}", services.handle().gate().member());
+        families.extend(self.network.families(&own));
         families.extend(requests::families(&self.threads, &self.apply));
         families.extend(self.fixed.iter().cloned());
         families.push(self.clients.family());

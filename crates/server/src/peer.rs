@@ -19,6 +19,7 @@ use crate::serve::{Accepted, Shared};
 use crate::service::Services;
 use crate::socket::Socket;
 use admission::Own;
+use corruption::Checker;
 use door::Door;
 use inflow::{Inflow, Waiting};
 use outbox::Outbox;
@@ -29,6 +30,7 @@ use transport::Transport;
 pub mod activity;
 pub mod admission;
 pub mod codec;
+pub mod corruption;
 pub mod dial;
 pub mod door;
 pub mod inflow;
@@ -36,6 +38,7 @@ pub mod join;
 pub mod link;
 pub mod outbox;
 pub mod pipeline;
+pub mod probe;
 pub mod receive;
 pub mod requests;
 pub mod snapshot;
@@ -58,10 +61,16 @@ pub struct PeerThread {
     pub advertised: String,
     /// Time for a connection to a member.
     pub dial_patience: Duration,
+    /// Time between heartbeats.
+    pub heartbeat_interval: Duration,
     /// What it shares with the serving threads; the last mailbox is its own.
     pub shared: Shared,
     /// Where snapshots of a leader go.
     pub snapshots: receive::Settings,
+    /// How often a running downgrade is looked at.
+    pub downgrade_interval: Duration,
+    /// When data is compared with that of others.
+    pub corruption: corruption::Settings,
     /// Counts what waits for the node.
     pub waiting: Arc<Waiting>,
     /// Messages of the node.
@@ -83,18 +92,28 @@ impl PeerThread {
     async fn run(self) {
         let Self { own, advertised, dial_patience, shared, .. } = self;
         let introduction = admission::introduction(own, &advertised);
-        let settings = Settings { introduction, dial_patience };
+        let heartbeat_interval = self.heartbeat_interval;
+        let settings = Settings { introduction, dial_patience, heartbeat_interval };
+        let network = Arc::clone(&shared.metrics.network);
         let Doors { inbox, reader, gate, activity, long_work, .. } = shared.doors.clone();
-        let inflow = Inflow::new(inbox, self.waiting, activity);
+        let inflow = Inflow::new(inbox, self.waiting, activity, Arc::clone(&network));
         let transport = Rc::new(Transport::new(own, reader, long_work, inflow, settings));
         transport.follow();
         let (services, own_tasks) = services(shared);
-        let receiver = Receiver::new(self.snapshots, services.handle().clone());
+        let receiver = Receiver::new(self.snapshots, services.handle().clone(), network);
+        let downgrade = versions::watch_downgrade(
+            Rc::clone(&transport),
+            Rc::clone(&services),
+            self.downgrade_interval,
+        );
+        let checker = Checker::new(own, Rc::clone(&services), self.corruption);
         let door = Rc::new(Door::new(Rc::clone(&transport), services, receiver));
         let tasks = [
             tokio::task::spawn_local(accept(self.sockets, door)),
             tokio::task::spawn_local(beat(Rc::clone(&transport))),
             tokio::task::spawn_local(versions::watch(Rc::clone(&transport), gate)),
+            tokio::task::spawn_local(downgrade),
+            tokio::task::spawn_local(checker.run()),
         ];
         loop {
             let post = poll_fn(|context| self.outbox.poll_take(context)).await;

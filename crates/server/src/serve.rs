@@ -109,6 +109,10 @@ async fn run(number: u8, shared: Shared, mut sockets: mpsc::Receiver<Accepted>) 
             services.deliver_mail(&mailboxes[usize::from(number)]).await;
         })
     };
+    let leader = {
+        let services = Rc::clone(&services);
+        tokio::task::spawn_local(async move { services.watch_leader().await })
+    };
     let mut connections = tokio::task::JoinSet::new();
     while let Some(Accepted { socket, service }) = sockets.recv().await {
         while connections.try_join_next().is_some() {}
@@ -118,6 +122,7 @@ async fn run(number: u8, shared: Shared, mut sockets: mpsc::Receiver<Accepted>) 
     // The acceptors are gone: serving ends when the clients have what they asked for.
     while connections.join_next().await.is_some() {}
     mail.abort();
+    leader.abort();
 }
 
 impl Accepted {

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use machine::TxnDecodeError;
 use prost::Message;
-use proto::etcdserverpb::{ResponseHeader, TxnRequest};
+use proto::etcdserverpb::{RangeRequest, ResponseHeader, TxnRequest};
+use tokio::sync::Notify;
 
 use crate::grpc::error;
 use crate::grpc::method::Method;
@@ -36,6 +37,7 @@ mod election;
 mod forward;
 mod health;
 mod kv;
+mod leader;
 pub mod lease;
 mod lock;
 mod maintenance;
@@ -114,6 +116,8 @@ pub struct Services {
     short_work: Workers,
     /// Requests to other members.
     requests: Requests,
+    /// Wakes streams that require a leader when there has been none for long.
+    leader_lost: Notify,
 }
 
 impl Services {
@@ -128,7 +132,17 @@ impl Services {
         let short_work = Workers::own(BLOCKING_THREADS_MAX);
         let known_clients = KnownClients::default();
         let requests = Requests::new(limits.election_timeout);
-        Self { handle, identity, limits, metrics, known_clients, watches, short_work, requests }
+        Self {
+            handle,
+            identity,
+            limits,
+            metrics,
+            known_clients,
+            watches,
+            short_work,
+            requests,
+            leader_lost: Notify::new(),
+        }
     }
 
     /// The bounds in force.
@@ -139,6 +153,11 @@ impl Services {
     /// The process's metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The way to other members.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// What this thread counts in.
@@ -183,7 +202,7 @@ impl Services {
         self.admit(method, caller)?;
         let call = Call { method, caller, started: Instant::now() };
         match method {
-            Method::Range => self.unary_range(&call, decode(message)?).await,
+            Method::Range => self.unary_range(&call, self.range_request(message)?).await,
             Method::Put => self.put(&call, decode(message)?).await,
             Method::Txn => self.txn(&call, decode_txn(message)?).await,
             Method::DeleteRange => Box::pin(self.delete_range(&call, decode(message)?)).await,
@@ -193,6 +212,15 @@ impl Services {
                 answer
             }
         }
+    }
+
+    /// Decodes a range, and refuses one that a member without a vote does not serve.
+    fn range_request(&self, message: Bytes) -> Result<RangeRequest, Status> {
+        let request: RangeRequest = decode(message)?;
+        if !request.serializable && self.handle.gate().is_learner() {
+            return Err(error::NOT_SUPPORTED_FOR_LEARNER);
+        }
+        Ok(request)
     }
 
     /// Tells of a call that was slow.
@@ -274,8 +302,14 @@ impl Services {
         match method {
             Method::RangeStream => self.range_stream(decode(message)?, out).await,
             Method::Snapshot => self.snapshot(out).await,
-            Method::Observe => self.observe(decode(message)?, out).await,
-            Method::HealthWatch => self.health_watch(&decode(message)?, out).await,
+            Method::Observe => {
+                let observed = Box::pin(self.observe(decode(message)?, out));
+                self.while_led(caller, observed).await
+            }
+            Method::HealthWatch => {
+                let request = decode(message)?;
+                self.while_led(caller, Box::pin(self.health_watch(&request, out))).await
+            }
             _ => unreachable!("{} is no server-streaming method", method.path()),
         }
     }
@@ -291,6 +325,10 @@ impl Services {
         self.admit(method, caller)?;
         match method {
             Method::Watch => self.watch(caller, inbound, out).await,
+            Method::LeaseKeepAlive if caller.requires_leader() => {
+                let renewed = Box::pin(self.lease_keep_alive(inbound, out));
+                self.while_led(caller, renewed).await
+            }
             Method::LeaseKeepAlive => self.lease_keep_alive(inbound, out).await,
             _ => unreachable!("{} is no bidirectional method", method.path()),
         }
@@ -298,12 +336,20 @@ impl Services {
 
     /// The gates that every call passes (`spec/grpc-api.md` §3.3).
     fn admit(&self, method: Method, caller: &Caller) -> Result<(), Status> {
+        if self.handle.gate().is_learner() && !is_for_learners(method) {
+            return Err(error::NOT_SUPPORTED_FOR_LEARNER);
+        }
         self.known_clients.count(&self.metrics.clients, method.kind(), caller.api_version());
         if caller.requires_leader() && self.handle.gate().leader() == 0 {
             return Err(error::NO_LEADER);
         }
         Ok(())
     }
+}
+
+/// What a member without a vote serves. Ranges only if they are serializable, which their requests say.
+fn is_for_learners(method: Method) -> bool {
+    matches!(method, Method::StatusOf | Method::Range | Method::Snapshot)
 }
 
 /// What a client is told of a fault of our own.

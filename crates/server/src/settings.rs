@@ -9,6 +9,7 @@ use node::{AutoCompaction, Bootstrap, Identity, InitialMember, RaftConfig, Snaps
 
 use crate::config::{self, BootstrapError, Config, Feature, texts};
 use crate::incomplete::{Budget, INCOMPLETE_BYTES_MAX};
+use crate::peer::corruption;
 use crate::restart;
 use crate::room::Room;
 use crate::service::Limits;
@@ -105,6 +106,16 @@ pub fn node(
         backend: backend(config),
         unix_ms,
     })
+}
+
+/// When data is compared with that of other members.
+pub fn corruption(config: &Config) -> corruption::Settings {
+    let compares_compactions = config.features.is_enabled(Feature::CompactHashCheck);
+    corruption::Settings {
+        all: config.store.corrupt_check_interval,
+        compactions: compares_compactions.then_some(config.store.compact_hash_check_interval),
+        patience: config.raft.request_timeout(),
+    }
 }
 
 /// What the machine has to be told.

@@ -6,9 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proto::etcdserverpb::response_op::Response;
 use proto::etcdserverpb::{
-    AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseTimeToLiveResponse, Member, MemberAddResponse, PutResponse,
-    RangeResponse, ResponseHeader, StatusResponse, TxnResponse, WatchResponse,
+    AlarmResponse, DeleteRangeResponse, DowngradeResponse, HashKvResponse, LeaseGrantResponse,
+    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseTimeToLiveResponse, Member,
+    MemberAddResponse, PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse,
+    WatchResponse,
 };
 use proto::mvccpb::{Event, KeyValue};
 use serde_json::{Map, Value, json};
@@ -256,6 +257,13 @@ fn member(member: &Member, is_hex: bool) -> Value {
         .with("peerURLs", member.peer_urls.clone())
         .with("clientURLs", member.client_urls.clone())
         .with("isLearner", member.is_learner)
+        .value()
+}
+
+pub(super) fn downgrade(answer: &DowngradeResponse) -> Value {
+    Object::default()
+        .with("header", header(answer.header.as_ref()))
+        .with("version", answer.version.clone())
         .value()
 }
 

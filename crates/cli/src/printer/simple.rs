@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 
+use proto::etcdserverpb::downgrade_request::DowngradeAction;
 use proto::etcdserverpb::response_op::Response;
 use proto::etcdserverpb::{
-    AlarmResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseTimeToLiveResponse, MemberAddResponse, PutResponse, RangeResponse,
-    ResponseHeader, TxnResponse, WatchResponse,
+    AlarmResponse, DeleteRangeResponse, DowngradeResponse, LeaseGrantResponse,
+    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseTimeToLiveResponse, MemberAddResponse,
+    PutResponse, RangeResponse, ResponseHeader, TxnResponse, WatchResponse,
 };
 use proto::mvccpb::KeyValue;
 
@@ -154,6 +155,15 @@ pub(super) fn member_change(
 
 pub(super) fn move_leader(out: &mut dyn Write, leader: u64, target: u64) -> io::Result<()> {
     writeln!(out, "Leadership transferred from {leader:x} to {target:x}")
+}
+
+pub(super) fn downgrade(
+    out: &mut dyn Write,
+    action: DowngradeAction,
+    answer: &DowngradeResponse,
+) -> io::Result<()> {
+    let action = action.as_str_name().to_ascii_lowercase();
+    writeln!(out, "Downgrade {action} success, cluster version {}", answer.version)
 }
 
 pub(super) fn alarm(out: &mut dyn Write, answer: &AlarmResponse) -> io::Result<()> {

@@ -104,6 +104,36 @@ fn changes_of_membership_that_make_no_sense() {
 }
 
 #[test]
+fn downgrades_that_make_no_sense() {
+    for command in ["validate", "enable"] {
+        fails(&["downgrade", command], 128, "TARGET_VERSION not provided");
+        fails(&["downgrade", command, ""], 128, "target version not provided");
+        fails(&["downgrade", command, "3.6", "3.5"], 128, "too many arguments");
+    }
+    let (code, out, err) = run(&["downgrade"], "");
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(
+        out,
+        "Downgrade related commands\n\nUsage:\n  etcdctl downgrade [command]\n\n\
+         Available Commands:\n  cancel      Cancel the ongoing downgrade action to cluster\n  \
+         enable      Start a downgrade action to cluster\n  \
+         validate    Validate downgrade capability before starting downgrade\n\n\
+         Flags:\n  -h, --help   help for downgrade\n\n\
+         Use \"etcdctl downgrade [command] --help\" for more information about a command.\n\
+         Use \"etcdctl options\" for a list of global command-line options (applies to all \
+         commands).\n"
+    );
+    let (_, out, _) = run(&["downgrade", "enable", "--help"], "");
+    assert_eq!(
+        out,
+        "Start a downgrade action to cluster\n\nUsage:\n  \
+         etcdctl downgrade enable <TARGET_VERSION> [flags]\n\nFlags:\n  -h, --help   help for \
+         enable\nUse \"etcdctl options\" for a list of global command-line options (applies to \
+         all commands).\n"
+    );
+}
+
+#[test]
 fn unknown_commands_and_options() {
     fails(
         &["gte"],

@@ -1,6 +1,6 @@
 //! Every format shows the answers of a real member as etcdctl 3.7.1 did when they were recorded.
 //!
-//! `testdata/printer/record.sh` and `record_members.sh` record. A message is read back from its own bytes, or, where no format
+//! `testdata/printer/record.sh`, `record_members.sh` and `record_downgrade.sh` record. A message is read back from its own bytes, or, where no format
 //! has all of them, from JSON.
 
 use std::fs;
@@ -10,8 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cli::printer::{Error, Format, Health, Output, Printer, si_bytes};
 use prost::Message;
+use proto::etcdserverpb::downgrade_request::DowngradeAction;
 use proto::etcdserverpb::{
-    AlarmMember, AlarmResponse, AlarmType, DeleteRangeResponse, HashKvResponse,
+    AlarmMember, AlarmResponse, AlarmType, DeleteRangeResponse, DowngradeResponse, HashKvResponse,
     LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseStatus, LeaseTimeToLiveResponse,
     MemberAddResponse, MemberListResponse, MemberPromoteResponse, MemberRemoveResponse,
     MemberUpdateResponse, MoveLeaderResponse, PutResponse, RangeResponse, ResponseHeader,
@@ -173,6 +174,18 @@ fn answers_to_changes_of_membership() {
     check("member_remove", |printer, to| printer.member_remove(to, added, &answer));
     let answer: MoveLeaderResponse = message("move_leader");
     check("move_leader", |printer, to| printer.move_leader(to, leader, learner, &answer));
+}
+
+#[test]
+fn answers_about_downgrades() {
+    for (name, action) in [
+        ("downgrade_validate", DowngradeAction::Validate),
+        ("downgrade_enable", DowngradeAction::Enable),
+        ("downgrade_cancel", DowngradeAction::Cancel),
+    ] {
+        let answer: DowngradeResponse = message(name);
+        check(name, |printer, to| printer.downgrade(to, action, &answer));
+    }
 }
 
 #[test]

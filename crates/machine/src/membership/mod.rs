@@ -56,6 +56,16 @@ impl Version {
     pub const fn new(major: u64, minor: u64, patch: u64) -> Self {
         Self { major, minor, patch }
     }
+
+    /// Returns the series before this one: where a downgrade may go.
+    pub fn one_minor_below(self) -> Option<Self> {
+        self.minor.checked_sub(1).map(|minor| Self { minor, patch: 0, ..self })
+    }
+
+    /// Returns major and minor number.
+    pub const fn series(self) -> (u64, u64) {
+        (self.major, self.minor)
+    }
 }
 
 impl fmt::Display for Version {

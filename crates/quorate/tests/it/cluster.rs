@@ -1,7 +1,7 @@
 //! Members of one cluster, as processes on one machine: what one acknowledges, all have; any one may go; members come and
 //! leave while the others serve.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use proto::etcdserverpb::{
@@ -9,6 +9,7 @@ use proto::etcdserverpb::{
     MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
     MoveLeaderRequest, PutRequest, StatusRequest, WatchCreateRequest, WatchRequest, watch_request,
 };
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_stream::StreamExt as _;
@@ -19,26 +20,26 @@ use crate::harness::{PATIENCE, Server, Setup, steady_port};
 use crate::http1::exchange;
 
 /// Time between two looks.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// One member, whether it runs or not.
-struct Place {
-    name: String,
-    client: String,
-    peer: String,
-    flags: Vec<String>,
-    server: Option<Server>,
+pub(crate) struct Place {
+    pub(crate) name: String,
+    pub(crate) client: String,
+    pub(crate) peer: String,
+    pub(crate) flags: Vec<String>,
+    pub(crate) server: Option<Server>,
 }
 
 /// Members of one cluster; their data outlives them.
-struct Cluster {
+pub(crate) struct Cluster {
     directory: TempDir,
-    places: Vec<Place>,
+    pub(crate) places: Vec<Place>,
 }
 
 impl Cluster {
     /// Starts a cluster of `count`.
-    async fn start(count: usize) -> Self {
+    pub(crate) async fn start(count: usize) -> Self {
         let mut cluster = Self::planned(count);
         cluster.run_all();
         cluster.wait_for_leader().await;
@@ -46,7 +47,7 @@ impl Cluster {
     }
 
     /// Like [`Self::start`], with members that keep so little of the log that whoever is away for long needs a snapshot.
-    async fn start_forgetful(count: usize) -> Self {
+    pub(crate) async fn start_forgetful(count: usize) -> Self {
         let mut cluster = Self::planned(count);
         for place in &mut cluster.places {
             let flags = ["--snapshot-count=10", "--snapshot-catchup-entries=5"];
@@ -57,13 +58,13 @@ impl Cluster {
         cluster
     }
 
-    fn planned(count: usize) -> Self {
+    pub(crate) fn planned(count: usize) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let places = (0..count).map(Place::new).collect();
         Self { directory, places }
     }
 
-    fn run_all(&mut self) {
+    pub(crate) fn run_all(&mut self) {
         let all = self.list(self.places.len());
         for number in 0..self.places.len() {
             self.run(number, &all, "new");
@@ -73,8 +74,26 @@ impl Cluster {
         }
     }
 
+    /// Where a member's data is.
+    pub(crate) fn data(&self, number: usize) -> PathBuf {
+        self.directory.path().join(number.to_string())
+    }
+
+    /// Ends a member in order.
+    pub(crate) fn stop(&mut self, number: usize) {
+        let mut server = self.places[number].server.take().expect("it runs");
+        server.signal(Signal::TERM);
+        server.wait();
+    }
+
+    /// The id of a member that is in the cluster.
+    pub(crate) async fn id(&self, number: usize) -> u64 {
+        let status = self.client(number).await.maintenance().status(StatusRequest {}).await;
+        status.expect("it serves").into_inner().header.expect("always there").member_id
+    }
+
     /// `--initial-cluster` of the first `count`.
-    fn list(&self, count: usize) -> String {
+    pub(crate) fn list(&self, count: usize) -> String {
         let members = self.places[..count].iter();
         let members: Vec<_> =
             members.map(|place| format!("{}={}", place.name, place.peer)).collect();
@@ -82,24 +101,24 @@ impl Cluster {
     }
 
     /// Starts a member without waiting for it.
-    fn run(&mut self, number: usize, members: &str, state: &str) {
-        let data = self.directory.path().join(number.to_string());
+    pub(crate) fn run(&mut self, number: usize, members: &str, state: &str) {
+        let data = self.data(number);
         let place = &mut self.places[number];
         place.server = Some(place.setup(&data, members, state).spawn());
     }
 
     /// Starts a member that was there before.
-    fn rerun(&mut self, number: usize) {
+    pub(crate) fn rerun(&mut self, number: usize) {
         let members = self.list(1);
         self.run(number, &members, "new");
         assert!(self.places[number].server.as_ref().expect("it runs").serves());
     }
 
-    fn kill(&mut self, number: usize) {
+    pub(crate) fn kill(&mut self, number: usize) {
         self.places[number].server.take().expect("it runs").kill();
     }
 
-    async fn client(&self, number: usize) -> Client {
+    pub(crate) async fn client(&self, number: usize) -> Client {
         Client::connect_to(&self.places[number].client).await
     }
 
@@ -108,7 +127,7 @@ impl Cluster {
     }
 
     /// Waits until those that run agree on a leader among them; returns its number.
-    async fn wait_for_leader(&self) -> usize {
+    pub(crate) async fn wait_for_leader(&self) -> usize {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(leader) = self.leader().await {
@@ -134,7 +153,7 @@ impl Cluster {
     }
 
     /// Checks that all that run come to the same state.
-    async fn check_equal(&self) {
+    pub(crate) async fn check_equal(&self) {
         let numbers: Vec<usize> = self.running().collect();
         // A read through each member: it has applied all that was acknowledged before.
         let mut hashes = Vec::new();
@@ -148,7 +167,7 @@ impl Cluster {
         assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
     }
 
-    async fn members(&self, number: usize) -> Vec<Member> {
+    pub(crate) async fn members(&self, number: usize) -> Vec<Member> {
         let mut cluster = self.client(number).await.cluster();
         let listed = cluster.member_list(MemberListRequest { linearizable: true }).await;
         listed.expect("it serves").into_inner().members
@@ -357,6 +376,14 @@ async fn members_come_and_leave_while_the_others_serve() {
         }
     })
     .await;
+    // It learns of it a moment later, and refuses reads until then.
+    let promoted = cluster.client(2).await;
+    in_time("a read through it", async {
+        while promoted.get("any").await.is_err() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    })
+    .await;
     let members = cluster.members(2).await;
     assert_eq!(members.iter().filter(|member| !member.is_learner).count(), 3);
     assert!(members.iter().all(|member| !member.name.is_empty()), "{members:?}");
@@ -437,7 +464,7 @@ async fn watchers_of_a_member_that_gets_a_snapshot_miss_nothing() {
     let created = events.message().await.expect("it serves").expect("the answer");
     assert!(created.created);
     let server = cluster.places[away].server.as_ref().expect("it runs");
-    server.signal(rustix::process::Signal::STOP);
+    server.signal(Signal::STOP);
     let client = cluster.client(leader).await;
     let began = Instant::now();
     let mut written = 0;
@@ -447,7 +474,7 @@ async fn watchers_of_a_member_that_gets_a_snapshot_miss_nothing() {
         written += 1;
         tokio::time::sleep(PAUSE).await;
     }
-    server.signal(rustix::process::Signal::CONT);
+    server.signal(Signal::CONT);
     let mut seen = 0;
     let mut last = 0;
     while seen < written {
@@ -483,6 +510,19 @@ async fn one_member_can_go_on_alone_when_it_is_told_so() {
     cluster.places[1].flags.clear();
     cluster.rerun(1);
     assert!(cluster.client(1).await.get("alone").await.expect("it serves").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_has_lost_its_data_does_not_form_the_cluster_again() {
+    let mut cluster = Cluster::start(3).await;
+    let id = cluster.id(1).await;
+    cluster.kill(1);
+    std::fs::remove_dir_all(cluster.data(1)).expect("its data");
+    let members = cluster.list(3);
+    cluster.run(1, &members, "new");
+    let mut refused = cluster.places[1].server.take().expect("it was started");
+    assert_eq!(refused.wait_code(), 1);
+    refused.wait_for_line(&format!("member {id:x} has already been bootstrapped"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

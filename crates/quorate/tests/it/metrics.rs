@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Instant;
 
-use crate::harness::Setup;
+use crate::cluster::{Cluster, PAUSE};
+use crate::harness::{PATIENCE, Setup};
 use crate::http1;
 
 const RECORDED: &str = include_str!("../../../server/testdata/metrics/recorded");
@@ -292,4 +294,80 @@ async fn the_store_counts_as_etcd_does() {
     }
     let shown = scrape(address).await;
     assert_eq!(value(&shown, "etcd_debugging_mvcc_total_put_size_in_bytes"), 12);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_count_what_goes_between_them() {
+    let mut cluster = Cluster::start_forgetful(3).await;
+    let leader = cluster.wait_for_leader().await;
+    let away = (leader + 1) % 3;
+    let (here, there) = (cluster.id(leader).await, cluster.id(away).await);
+    for number in [leader, away] {
+        let shown = probed(&cluster, number).await;
+        assert_eq!(differences(&shown, &["start", "peers"]), Vec::<String>::new());
+        assert_eq!(value(&shown, "etcd_server_is_leader"), u64::from(number == leader));
+        assert_eq!(shown["etcd_network_known_peers"].samples.len(), 3);
+        let active = &shown["etcd_network_active_peers"].samples;
+        assert!(active.len() == 2 && active.values().all(|up| up == "1"), "{active:?}");
+    }
+    let client = cluster.client(leader).await;
+    let sent = format!(r#"etcd_network_peer_sent_bytes_total{{To="{there:x}"}}"#);
+    let received = format!(r#"etcd_network_peer_received_bytes_total{{From="{here:x}"}}"#);
+    let counts = async || {
+        let (at_leader, at_other) =
+            (shown_by(&cluster, leader).await, shown_by(&cluster, away).await);
+        [value(&at_leader, &sent), value(&at_other, &received)]
+    };
+    let before = counts().await;
+    client.put("k", vec![0; 100_000]).await.expect("it serves");
+    cluster.check_equal().await;
+    for (after, before) in counts().await.into_iter().zip(before) {
+        assert!((100_000..200_000).contains(&(after - before)), "{before} {after}");
+    }
+    cluster.kill(away);
+    for number in 0..100 {
+        client.put(format!("k{number}"), "x").await.expect("two are enough");
+    }
+    cluster.rerun(away);
+    let server = cluster.places[away].server.as_ref().expect("it runs");
+    server.wait_for_line("applied snapshot");
+    cluster.check_equal().await;
+    let (sender, receiver) = (shown_by(&cluster, leader).await, shown_by(&cluster, away).await);
+    for shown in [&sender, &receiver] {
+        assert_eq!(differences(shown, &["start"]), Vec::<String>::new());
+    }
+    let (to, from) = (format!(r#"{{To="{there:x}"}}"#), format!(r#"{{From="{here:x}"}}"#));
+    let both = format!(r#"{{Local="{here:x}",Remote="{there:x}"}}"#);
+    for (shown, series) in [
+        (&sender, format!("etcd_network_active_peers{both}")),
+        (&sender, format!("etcd_network_disconnected_peers_total{both}")),
+        (&sender, format!("etcd_network_snapshot_send_success{to}")),
+        (&sender, format!("etcd_network_snapshot_send_total_duration_seconds_count{to}")),
+        (&receiver, format!("etcd_network_snapshot_receive_success{from}")),
+        (&receiver, format!("etcd_network_snapshot_receive_total_duration_seconds_count{from}")),
+        (&receiver, "etcd_snap_db_fsync_duration_seconds_count".to_owned()),
+        (&receiver, "etcd_snap_db_save_total_duration_seconds_count".to_owned()),
+    ] {
+        assert!(value(shown, &series) > 0, "{series}");
+    }
+    assert_eq!(value(&receiver, "etcd_server_snapshot_apply_in_progress_total"), 0);
+}
+
+async fn shown_by(cluster: &Cluster, number: usize) -> BTreeMap<String, Family> {
+    scrape_settled(cluster.places[number].server.as_ref().expect("it runs").address()).await
+}
+
+/// Waits until a member of three has probed the others.
+async fn probed(cluster: &Cluster, number: usize) -> BTreeMap<String, Family> {
+    let started = Instant::now();
+    loop {
+        let shown = shown_by(cluster, number).await;
+        let times = shown.get("etcd_network_peer_round_trip_time_seconds");
+        let series = times.into_iter().flat_map(|times| times.samples.keys());
+        if series.filter(|series| series.contains("_count")).count() == 2 {
+            return shown;
+        }
+        assert!(started.elapsed() < PATIENCE, "no probe");
+        tokio::time::sleep(PAUSE).await;
+    }
 }

@@ -27,15 +27,12 @@ const ROWS: &[Row] = &[
     ("--enable-distributed-tracing", |config| config.monitoring.tracing.is_some()),
     ("--enable-pprof", |config| config.monitoring.pprof),
     ("--memory-mlock", |config| config.store.memory_mlock),
-    ("--corrupt-check-time", |config| config.store.corrupt_check_interval.is_some()),
 ];
 
 /// Gates whose other position is not built. `LeaseCheckpointPersist` needs `LeaseCheckpoint`, which
 /// stands for it.
 const GATES: &[Feature] = &[
-    Feature::CompactHashCheck,
     Feature::FastLeaseKeepAlive,
-    Feature::InitialCorruptCheck,
     Feature::LeaseCheckpoint,
     Feature::PriorityRequest,
     Feature::SetMemberLocalAddr,

@@ -108,6 +108,8 @@ table! {
     CLUSTER_VERSION_UNAVAILABLE = FailedPrecondition, "etcdserver: cluster version not found during downgrade";
     /// A downgrade is under way.
     DOWNGRADE_IN_PROCESS = FailedPrecondition, "etcdserver: cluster has a downgrade job in progress";
+    /// There is no downgrade to cancel. etcd logs it and answers that all is well.
+    NO_INFLIGHT_DOWNGRADE = FailedPrecondition, "etcdserver: no inflight downgrade job";
     /// A deposed leader was asked to renew a lease.
     NOT_PRIMARY_LESSOR = Unknown, "not a primary lessor";
     /// A rewrite of the backend's file that the disk did not allow. etcd sends the disk's error, also with code Unknown.
@@ -204,6 +206,6 @@ mod tests {
     fn texts_are_unique_and_name_their_origin() {
         let texts: BTreeSet<_> = ROWS.iter().map(|(_, text)| *text).collect();
         assert_eq!(texts.len(), ROWS.len());
-        assert_eq!(ROWS.iter().filter(|(_, text)| text.starts_with("etcdserver: ")).count(), 45);
+        assert_eq!(ROWS.iter().filter(|(_, text)| text.starts_with("etcdserver: ")).count(), 46);
     }
 }

@@ -5,10 +5,11 @@
     reason = "Prometheus knows only floats; above 2^53 they are near enough"
 )]
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use super::family::{Family, counters, gauges, histograms, only};
-use super::histogram::{Shape, Snapshot};
+use machine::membership::Version;
+
+use super::family::{Family, counters, gauges, only};
 use super::requests::WatchTotals;
 use crate::ETCD_VERSION;
 use crate::config::{Config, Feature};
@@ -35,9 +36,6 @@ enum Kind {
     Counter,
     Gauge,
 }
-
-/// What happens only among several members. A lone etcd shows it at zero, and so do we.
-const NEVER: Read = |_| 0.0;
 
 /// Kind, name, help, and where the figure comes from.
 const FIGURES: &[(Kind, &str, &str, Read)] = &[
@@ -208,24 +206,6 @@ const FIGURES: &[(Kind, &str, &str, Read)] = &[
         |r| r.stats.open_views as f64,
     ),
     (
-        Counter,
-        "etcd_server_heartbeat_send_failures_total",
-        "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
-        NEVER,
-    ),
-    (
-        Counter,
-        "etcd_server_learner_promote_successes",
-        "The total number of successful learner promotions while this member is leader.",
-        NEVER,
-    ),
-    (
-        Gauge,
-        "etcd_server_snapshot_apply_in_progress_total",
-        "1 if the server is applying the incoming snapshot. 0 if none.",
-        NEVER,
-    ),
-    (
         Gauge,
         "process_virtual_memory_max_bytes",
         "Maximum amount of virtual memory available in bytes.",
@@ -245,20 +225,6 @@ const FIGURES: &[(Kind, &str, &str, Read)] = &[
     ),
 ];
 
-/// Histograms of what happens only among several members: name, help, buckets.
-const NEVER_OBSERVED: [(&str, &str, Shape); 2] = [
-    (
-        "etcd_snap_db_fsync_duration_seconds",
-        "The latency distributions of fsyncing .snap.db file",
-        Shape::seconds(Duration::from_millis(1), 14),
-    ),
-    (
-        "etcd_snap_db_save_total_duration_seconds",
-        "The total latency distributions of v3 snapshot save",
-        Shape::seconds(Duration::from_millis(100), 10),
-    ),
-];
-
 /// Reads everything anew.
 pub(super) fn families(services: &Services) -> Vec<Family> {
     let reader = services.handle().reader();
@@ -273,10 +239,7 @@ pub(super) fn families(services: &Services) -> Vec<Family> {
         Counter => counters(name, help, only(read(&reading))),
         Gauge => gauges(name, help, only(read(&reading))),
     });
-    let idle = NEVER_OBSERVED
-        .iter()
-        .map(|(name, help, shape)| histograms(name, help, only(Snapshot::empty(*shape))));
-    let mut families: Vec<Family> = figures.chain(idle).collect();
+    let mut families: Vec<Family> = figures.collect();
     families.push(alarms(services));
     families.extend(membership(services));
     families
@@ -301,9 +264,20 @@ fn alarms(services: &Services) -> Family {
 fn membership(services: &Services) -> [Family; 3] {
     let own = format!("{:x}", services.handle().gate().member());
     let cluster = services.cluster();
-    let version =
-        cluster.cluster_version.map(|version| format!("{}.{}", version.major, version.minor));
-    let peers: Vec<_> = cluster.members().map(|member| format!("{:x}", member.id)).collect();
+    let version = cluster.cluster_version.map(Version::series);
+    let mut versions = services.metrics().cluster_versions.lock();
+    versions.extend(version);
+    let versions = versions.iter().map(|series @ (major, minor)| {
+        (format!("{major}.{minor}"), f64::from(u8::from(Some(*series) == version)))
+    });
+    let versions: Vec<_> = versions.collect();
+    let here = cluster.members().map(|member| (member.id, 1.0));
+    // Those that have left stay, at zero.
+    let mut peers: BTreeMap<u64, f64> =
+        services.metrics().network.ids().into_iter().map(|id| (id, 0.0)).collect();
+    peers.extend(here);
+    let peers: Vec<_> =
+        peers.into_iter().map(|(id, is_here)| (format!("{id:x}"), is_here)).collect();
     [
         gauges(
             "etcd_server_id",
@@ -313,14 +287,16 @@ fn membership(services: &Services) -> [Family; 3] {
         gauges(
             "etcd_cluster_version",
             "Which version is running. 1 for 'cluster_version' label with current cluster version",
-            version.iter().map(|version| (vec![("cluster_version", version.as_str())], 1.0)),
+            versions.iter().map(|(version, is_current)| {
+                (vec![("cluster_version", version.as_str())], *is_current)
+            }),
         ),
         gauges(
             "etcd_network_known_peers",
             "The current number of known peers.",
-            peers
-                .iter()
-                .map(|peer| (vec![("Local", own.as_str()), ("Remote", peer.as_str())], 1.0)),
+            peers.iter().map(|(peer, is_here)| {
+                (vec![("Local", own.as_str()), ("Remote", peer.as_str())], *is_here)
+            }),
         ),
     ]
 }

@@ -1,6 +1,7 @@
 //! Which other members are connected, and since when: what changes of the membership are judged by.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -16,14 +17,20 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// Notes that something reached `peer`, or came from it.
-    pub fn up(&self, peer: u64) {
-        self.since.lock().entry(peer).or_insert_with(Instant::now);
+    /// Notes that something reached `peer`, or came from it; tells whether that is new.
+    pub fn up(&self, peer: u64) -> bool {
+        match self.since.lock().entry(peer) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(Instant::now());
+                true
+            }
+        }
     }
 
-    /// Notes that `peer` could not be reached.
-    pub fn down(&self, peer: u64) {
-        self.since.lock().remove(&peer);
+    /// Notes that `peer` could not be reached; tells whether that is new.
+    pub fn down(&self, peer: u64) -> bool {
+        self.since.lock().remove(&peer).is_some()
     }
 
     /// Tells whether `peer` is connected.
@@ -48,13 +55,13 @@ mod tests {
     #[test]
     fn a_member_is_relied_on_when_it_was_there_for_a_while() {
         let activity = Activity::default();
-        activity.up(1);
-        activity.up(2);
+        assert!(activity.up(1) && !activity.up(1));
+        assert!(activity.up(2));
         let later = Instant::now() + SETTLED_AFTER;
         assert_eq!(activity.settled([1, 2, 3], Instant::now()), 0);
         assert_eq!(activity.settled([1, 2, 3], later), 2);
-        activity.down(2);
-        activity.up(2);
+        assert!(activity.down(2) && !activity.down(2));
+        assert!(activity.up(2));
         assert!(activity.is_up(2) && !activity.is_up(3));
         assert_eq!(activity.settled([1, 2, 3], later), 1, "2 begins anew");
     }

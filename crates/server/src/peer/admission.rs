@@ -104,7 +104,7 @@ pub fn check_compatible(headers: &HeaderMap, own: Own) -> Result<(), Refused> {
     };
     let (theirs, their_min) = (version(&SERVER_VERSION)?, version(&CLUSTER_VERSION_MIN)?);
     let (ours, our_min) = (own_version(ETCD_VERSION), own_version(OWN_CLUSTER_VERSION_MIN));
-    if series(theirs) < series(our_min) || series(their_min) > series(ours) {
+    if theirs.series() < our_min.series() || their_min.series() > ours.series() {
         return Err(incompatible);
     }
     if text(headers, &CLUSTER_ID) != Some(&hex(own.cluster)) {
@@ -113,12 +113,9 @@ pub fn check_compatible(headers: &HeaderMap, own: Own) -> Result<(), Refused> {
     Ok(())
 }
 
-fn own_version(text: &str) -> Version {
+/// Reads a version that is a constant of this release.
+pub fn own_version(text: &str) -> Version {
     text.parse().expect("a constant of this release")
-}
-
-fn series(version: Version) -> (u64, u64) {
-    (version.major, version.minor)
 }
 
 /// Reads a header.

@@ -149,6 +149,8 @@ pub struct Decoder {
     reached: Reached,
     input: Input,
     state: State,
+    /// Bytes that showed only that the stream is alive, since the last look.
+    signs_of_life: usize,
 }
 
 #[derive(Debug)]
@@ -182,7 +184,13 @@ impl Decoder {
     /// Starts a stream from member `from` to member `to`.
     pub fn new(kind: Kind, from: u64, to: u64) -> Self {
         let state = first_state(kind);
-        Self { kind, from, to, reached: Reached::default(), input: Input::default(), state }
+        let (reached, input) = (Reached::default(), Input::default());
+        Self { kind, from, to, reached, input, state, signs_of_life: 0 }
+    }
+
+    /// Takes how many bytes showed only that the stream is alive.
+    pub fn take_signs_of_life(&mut self) -> usize {
+        std::mem::take(&mut self.signs_of_life)
     }
 
     /// Takes what has arrived; appends the messages that are whole to `messages`. After an error the stream is of no use.
@@ -218,18 +226,24 @@ impl Decoder {
     ) -> Result<State, Malformed> {
         Ok(match state {
             State::FrameType => match taken.get_u8() {
-                LINK_HEARTBEAT => State::FrameType,
+                LINK_HEARTBEAT => {
+                    self.signs_of_life += 1;
+                    State::FrameType
+                }
                 APPEND_ENTRIES => State::Count,
                 APPEND => State::MessageLength,
                 other => return Err(Malformed::FrameType(other)),
             },
             State::MessageLength => State::Message(bounded(taken.get_u64())?),
             State::Message(_) => {
+                let bytes = taken.len();
                 let message = raftpb::Message::decode(taken)?;
                 if self.kind == Kind::MsgApp {
                     self.reached.follow(&message);
                 }
-                if !is_link_heartbeat(&message) {
+                if is_link_heartbeat(&message) {
+                    self.signs_of_life += bytes;
+                } else {
                     messages.push(message);
                 }
                 first_state(self.kind)

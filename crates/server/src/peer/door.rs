@@ -30,8 +30,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use super::admission::{
-    self, CLUSTER_ID, Refused, SERVER_VERSION, Standing, check_compatible, check_stream, hex,
+    self, CLUSTER_ID, FROM, Refused, SERVER_VERSION, Standing, check_compatible, check_stream, hex,
 };
+use super::corruption;
+use super::join;
+use super::probe;
 use super::receive::{self, Receiver};
 use super::stream;
 use super::transport::Transport;
@@ -120,12 +123,12 @@ impl Door {
             match path {
                 "/raft" => self.message(&head.method, &head.headers, body).await,
                 "/raft/snapshot" => self.snapshot(&head.method, &head.headers, body).await,
-                "/raft/probing" => probe(),
+                probe::PATH => probed(),
                 "/members" => self.members(&head.method),
-                "/members/hashkv" => self.hash_kv(&head.method, &head.headers, body).await,
+                corruption::PATH => self.hash_kv(&head.method, &head.headers, body).await,
                 lease::PATH => self.keep_alive(&head.method, body).await,
                 lease::INTERNAL_PATH => self.times(&head.method, body).await,
-                "/downgrade/enabled" => self.downgrade_enabled(&head.method).await,
+                join::DOWNGRADE_PATH => self.downgrade_enabled(&head.method).await,
                 "/version" => version(&head.method, &self.transport.membership()),
                 _ => text(StatusCode::NOT_FOUND, "404 page not found"),
             }
@@ -175,12 +178,24 @@ impl Door {
             return refused(why);
         }
         self.introduce(headers);
+        let sender = admission::text(headers, &FROM).and_then(admission::id);
+        let figures = sender.and_then(|id| self.transport.inflow().network().known(id));
+        let failed = |why| {
+            if let Some(figures) = &figures {
+                figures.receive_failed();
+            }
+            text(StatusCode::BAD_REQUEST, why)
+        };
         let Some(body) = self.collect(body, MESSAGE_BYTES_MAX).await else {
-            return text(StatusCode::BAD_REQUEST, "error reading raft message");
+            return failed("error reading raft message");
         };
+        let bytes = body.len();
         let Ok(message) = raftpb::Message::decode(body) else {
-            return text(StatusCode::BAD_REQUEST, "error unmarshalling raft message");
+            return failed("error unmarshalling raft message");
         };
+        if let Some(figures) = &figures {
+            figures.received(bytes);
+        }
         if let Err(answer) = self.check_ends(&message) {
             return *answer;
         }
@@ -450,7 +465,7 @@ impl<'a> Listed<'a> {
 }
 
 /// Answers a probe: others measure the way here, and how far the clocks are apart.
-fn probe() -> Answer {
+fn probed() -> Answer {
     json(format!("{{\"OK\":true,\"Now\":\"{}\"}}\n", Timestamp::now()))
 }
 

@@ -1,6 +1,7 @@
 //! The way from the peer thread to the node, bounded in bytes: whoever reads a stream stops reading while the node has
 //! more than enough to do, and the sender is slowed down by its own connection.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use proto::raftpb;
 
 use super::activity::Activity;
 use super::outbox::weight;
+use crate::metrics::NetworkFigures;
 
 /// Bytes of messages that wait for the node. One batch is always let through, however large.
 const BYTES_MAX: usize = 64 << 20;
@@ -57,22 +59,41 @@ pub struct Inflow {
     inbox: Sender<Event>,
     waiting: Arc<Waiting>,
     activity: Arc<Activity>,
+    network: Arc<NetworkFigures>,
 }
 
 impl Inflow {
     /// Makes a way into `inbox`.
-    pub fn new(inbox: Sender<Event>, waiting: Arc<Waiting>, activity: Arc<Activity>) -> Self {
-        Self { inbox, waiting, activity }
+    pub fn new(
+        inbox: Sender<Event>,
+        waiting: Arc<Waiting>,
+        activity: Arc<Activity>,
+        network: Arc<NetworkFigures>,
+    ) -> Self {
+        Self { inbox, waiting, activity, network }
+    }
+
+    /// What is counted of all peers.
+    pub fn network(&self) -> &NetworkFigures {
+        &self.network
     }
 
     /// Notes that a peer is reached.
     pub fn up(&self, peer: u64) {
-        self.activity.up(peer);
+        if self.activity.up(peer) && self.network.connected(peer) {
+            tracing::info!(peer_id = format!("{peer:x}"), "peer became active");
+        }
     }
 
-    /// Notes that a peer is not reached.
-    pub fn down(&self, peer: u64) {
-        self.activity.down(peer);
+    /// Notes that a peer is not reached, and why.
+    pub fn down(&self, peer: u64, why: &dyn Display) {
+        if self.activity.down(peer) && self.network.disconnected(peer) {
+            tracing::warn!(
+                peer_id = format!("{peer:x}"),
+                error = %why,
+                "peer became inactive (message send to peer failed)"
+            );
+        }
     }
 
     /// Gives messages to the node, once there is room.
@@ -122,7 +143,7 @@ mod tests {
         runtime.expect("a runtime").block_on(async {
             let (inbox, events) = bounded(1);
             let waiting = Arc::<Waiting>::default();
-            let inflow = Inflow::new(inbox, Arc::clone(&waiting), Arc::default());
+            let inflow = Inflow::new(inbox, Arc::clone(&waiting), Arc::default(), Arc::default());
             inflow.step(vec![message(BYTES_MAX + 1)]).await;
             let patience = Duration::from_millis(20);
             let second = inflow.step(vec![message(1)]);

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use machine::membership::Version;
+use machine::membership::{Version, initial_member_id};
 use node::Identity;
 use serde::Deserialize;
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 
-use super::admission::{self, CLUSTER_ID, OWN_CLUSTER_VERSION_MIN};
+use super::admission::{self, CLUSTER_ID, OWN_CLUSTER_VERSION_MIN, own_version};
 use super::dial;
 use super::urls::Urls;
 use crate::config::{BootstrapError, Config, ETCD_VERSION, Url, equal_urls};
@@ -20,8 +20,14 @@ use crate::config::{BootstrapError, Config, ETCD_VERSION, Url, equal_urls};
 /// Time for one answer, as etcd has it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Time for all others to say whether they know this member, as etcd has it for each.
+const BOOTSTRAP_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Bytes of an answer.
 const BYTES_MAX: usize = 1 << 20;
+
+/// Where members tell whether the cluster is being downgraded.
+pub const DOWNGRADE_PATH: &str = "/downgrade/enabled";
 
 /// Why a cluster cannot be joined; the texts are etcd's.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +48,12 @@ pub enum JoinError {
         /// What is wrong.
         reason: String,
     },
+    /// The others know this member as one that has started: its data is lost, or somebody else has it.
+    #[error("member {0} has already been bootstrapped")]
+    Bootstrapped(String),
+    /// There are more learners than this member allows.
+    #[error("membership: too many learner members in cluster")]
+    TooManyLearners,
     /// This release does not speak what the cluster speaks.
     #[error("incompatible with current running cluster")]
     Incompatible,
@@ -56,6 +68,10 @@ struct Told {
     id: u64,
     #[serde(default, rename = "peerURLs")]
     peer_urls: Option<Vec<String>>,
+    #[serde(default, rename = "clientURLs")]
+    client_urls: Option<Vec<String>>,
+    #[serde(default, rename = "isLearner")]
+    is_learner: bool,
 }
 
 /// What `/version` tells.
@@ -83,8 +99,55 @@ pub fn find(config: &Config) -> Result<Identity, JoinError> {
         if !is_compatible(&others, patience).await {
             return Err(JoinError::Incompatible);
         }
+        if told.iter().filter(|told| told.is_learner).count() > config.cluster.learners_max {
+            return Err(JoinError::TooManyLearners);
+        }
         Ok(Identity { member, cluster })
     })
+}
+
+/// Checks that a member that is about to form a cluster has not done so before: if it has, the others know it with the URLs
+/// that it published. Whoever does not answer soon is passed over, for it may be about to start itself. Blocks meanwhile.
+pub fn check_is_new(config: &Config) -> Result<(), JoinError> {
+    config.check_forming()?;
+    let members = config.bootstrap_members()?;
+    let others = others(&members, &config.name);
+    if others.is_empty() {
+        return Ok(());
+    }
+    let urls = members.get(&config.name).into_iter().flatten().map(ToString::to_string);
+    let own = initial_member_id(&urls.collect::<Vec<_>>(), &config.cluster.token);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(JoinError::Runtime)?;
+    LocalSet::new().block_on(&runtime, async {
+        let mut asked = JoinSet::new();
+        for url in others {
+            asked.spawn_local(async move { knows(&url, own).await });
+        }
+        let waited = tokio::time::timeout(BOOTSTRAP_PATIENCE, async {
+            while let Some(known) = asked.join_next().await {
+                if known.is_ok_and(|known| known) {
+                    return Err(JoinError::Bootstrapped(admission::hex(own)));
+                }
+            }
+            Ok(())
+        });
+        waited.await.unwrap_or(Ok(()))
+    })
+}
+
+/// Tells whether a member knows member `id` as one that has started.
+async fn knows(url: &Url, id: u64) -> bool {
+    let Ok((_, body)) = ask(url, "/members", BOOTSTRAP_PATIENCE).await else { return false };
+    let told: Vec<Told> = serde_json::from_slice(&body).unwrap_or_default();
+    has_started(&told, id)
+}
+
+fn has_started(told: &[Told], id: u64) -> bool {
+    let has_urls = |told: &Told| told.client_urls.as_ref().is_some_and(|urls| !urls.is_empty());
+    told.iter().any(|told| told.id == id && has_urls(told))
 }
 
 /// The URLs of the other members, sorted.
@@ -163,16 +226,44 @@ async fn is_compatible(urls: &[Url], patience: Duration) -> bool {
             versions.extend(etcdcluster.parse::<Version>());
         }
     }
-    is_in_range(&versions)
+    is_in_range(&versions, goes_down(urls, patience).await)
 }
 
-fn is_in_range(versions: &[Version]) -> bool {
-    let own = |text: &str| {
-        let Version { major, minor, .. } = text.parse().expect("a constant of this release");
-        Version { major, minor, patch: 0 }
+/// Tells whether the cluster is being downgraded: the first one that knows is right.
+async fn goes_down(urls: &[Url], patience: Duration) -> bool {
+    for url in urls {
+        match ask(url, DOWNGRADE_PATH, patience).await {
+            Ok((_, body)) if &body[..] == b"true" => return true,
+            Ok((_, body)) if &body[..] == b"false" => return false,
+            // Releases before 3.5 have no such page.
+            Ok(_) => {}
+            Err(error) => tracing::warn!(
+                address = url.as_str(),
+                %error,
+                "failed to get downgrade enabled status"
+            ),
+        }
+    }
+    false
+}
+
+/// A cluster that goes down speaks what is one above this release until all have left it.
+fn is_in_range(versions: &[Version], goes_down: bool) -> bool {
+    let own = |text: &str| Version { patch: 0, ..own_version(text) };
+    let (min, max) = (own(OWN_CLUSTER_VERSION_MIN), own(ETCD_VERSION));
+    let above = Version { minor: max.minor + 1, ..max };
+    let range = if goes_down { above..=above } else { min..=max };
+    let Some(other) = versions.iter().find(|version| !range.contains(version)) else {
+        return !versions.is_empty();
     };
-    let range = own(OWN_CLUSTER_VERSION_MIN)..=own(ETCD_VERSION);
-    !versions.is_empty() && versions.iter().all(|version| range.contains(version))
+    let bound = if other < range.start() { "low" } else { "high" };
+    tracing::warn!(
+        remote_member_cluster_version = %other,
+        minimum_cluster_version_supported = %range.start(),
+        maximum_cluster_version_supported = %range.end(),
+        "cluster version of remote member is not compatible; too {bound}"
+    );
+    false
 }
 
 #[cfg(test)]
@@ -185,8 +276,20 @@ mod tests {
     }
 
     fn told(list: &[(u64, &str)]) -> Vec<Told> {
-        let told = |&(id, url): &(u64, &str)| Told { id, peer_urls: Some(vec![url.to_owned()]) };
+        let told = |&(id, url): &(u64, &str)| {
+            let text = format!(r#"{{"id":{id},"peerURLs":["{url}"]}}"#);
+            serde_json::from_str(&text).expect("a member")
+        };
         list.iter().map(told).collect()
+    }
+
+    #[test]
+    fn a_member_has_started_when_it_has_said_where_clients_reach_it() {
+        let list = r#"[{"id":7,"peerURLs":["http://a:1"],"name":"a","clientURLs":["http://a:2"]},
+                       {"id":8,"peerURLs":["http://b:1"],"isLearner":true}]"#;
+        let told: Vec<Told> = serde_json::from_str(list).expect("members");
+        assert!(has_started(&told, 7) && !has_started(&told, 8) && !has_started(&told, 9));
+        assert!(!told[0].is_learner && told[1].is_learner);
     }
 
     #[test]
@@ -215,7 +318,17 @@ mod tests {
             (&[(3, 7), (3, 8)], false),
             (&[(2, 3)], false),
         ] {
-            assert_eq!(is_in_range(&versions(list)), expected, "{list:?}");
+            assert_eq!(is_in_range(&versions(list), false), expected, "{list:?}");
+        }
+        // While it goes down, only the series above is left to come from.
+        for (list, expected) in [
+            (&[][..], false),
+            (&[(3, 8)], true),
+            (&[(3, 8), (3, 7)], false),
+            (&[(3, 7)], false),
+            (&[(3, 9)], false),
+        ] {
+            assert_eq!(is_in_range(&versions(list), true), expected, "{list:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use super::inflow::Inflow;
 use super::pipeline::Settings;
 use super::urls::Urls;
 use crate::config::Url;
+use crate::metrics::PeerFigures;
 
 /// Time between two attempts.
 const REDIAL_INTERVAL: Duration = Duration::from_millis(100);
@@ -48,6 +50,8 @@ pub struct Link {
     pub settings: Rc<Settings>,
     /// Where messages go.
     pub inflow: Inflow,
+    /// What is counted of the peer.
+    pub figures: Arc<PeerFigures>,
 }
 
 /// Why a stream ended, or did not begin.
@@ -121,7 +125,7 @@ impl Link {
                 Some(url) => self.once(url, &mut was_up).await,
                 None => Ended::NoUrl,
             };
-            self.inflow.down(self.peer);
+            self.inflow.down(self.peer, &ended);
             is_told &= !was_up;
             if !is_told {
                 tracing::warn!(
@@ -196,10 +200,15 @@ impl Link {
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
             };
             self.inflow.up(self.peer);
+            let bytes = data.len();
             let mut messages = Vec::new();
             let decoded = decoder.decode(data, &mut messages);
+            let signs_of_life = decoder.take_signs_of_life();
+            self.inflow.network().signs_of_life(signs_of_life as u64);
+            self.figures.received(bytes.saturating_sub(signs_of_life));
             self.inflow.step(messages).await;
             if let Err(malformed) = decoded {
+                self.figures.receive_failed();
                 return malformed.into();
             }
         }

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use proto::raftpb;
 use super::dial::{self, Connection};
 use super::inflow::Inflow;
 use super::urls::Urls;
+use crate::metrics::PeerFigures;
 
 /// Messages that wait for one member, as etcd has it.
 const QUEUE_MAX: usize = 64;
@@ -37,6 +39,8 @@ pub struct Settings {
     pub introduction: HeaderMap,
     /// Time for a connection.
     pub dial_patience: Duration,
+    /// Time between heartbeats to one member.
+    pub heartbeat_interval: Duration,
 }
 
 /// Posts to one member. Clones share it.
@@ -51,6 +55,7 @@ struct Shared {
     urls: Rc<Urls>,
     settings: Rc<Settings>,
     inflow: Inflow,
+    figures: Arc<PeerFigures>,
     queue: RefCell<VecDeque<raftpb::Message>>,
     workers: Cell<usize>,
     idle: RefCell<Vec<Connection>>,
@@ -58,12 +63,19 @@ struct Shared {
 
 impl Pipeline {
     /// Makes a pipeline to `peer`.
-    pub fn new(peer: u64, urls: Rc<Urls>, settings: Rc<Settings>, inflow: Inflow) -> Self {
+    pub fn new(
+        peer: u64,
+        urls: Rc<Urls>,
+        settings: Rc<Settings>,
+        inflow: Inflow,
+        figures: Arc<PeerFigures>,
+    ) -> Self {
         let shared = Shared {
             peer,
             urls,
             settings,
             inflow,
+            figures,
             queue: RefCell::default(),
             workers: Cell::default(),
             idle: RefCell::default(),
@@ -93,7 +105,8 @@ impl Shared {
             let Some(message) = self.queue.borrow_mut().pop_front() else { break };
             if let Err(error) = self.post(&message).await {
                 tracing::debug!(peer = format!("{:x}", self.peer), %error, "a post failed");
-                self.inflow.down(self.peer);
+                self.figures.sent_failed();
+                self.inflow.down(self.peer, &error);
                 self.inflow.unreachable(self.peer);
             }
         }
@@ -105,6 +118,7 @@ impl Shared {
             return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "it has no usable URL"));
         };
         let body = Bytes::from(message.encode_to_vec());
+        let bytes = body.len();
         let answered = self.answered(&url, body).await;
         if answered.is_err() {
             self.urls.advance(&url);
@@ -112,6 +126,7 @@ impl Shared {
         let (status, text) = answered?;
         match status {
             StatusCode::NO_CONTENT => {
+                self.figures.sent(bytes);
                 self.inflow.up(self.peer);
                 Ok(())
             }

@@ -22,6 +22,7 @@ use storage::{Disk, File, OpenMode, snap};
 use tokio::sync::Mutex;
 
 use crate::handle::Handle;
+use crate::metrics::{Histogram, NetworkFigures, PeerFigures};
 
 /// Bytes of the message, as etcd has it.
 const MESSAGE_BYTES_MAX: u64 = 64 << 20;
@@ -74,14 +75,15 @@ pub struct Settings {
 pub struct Receiver {
     settings: Settings,
     handle: Handle,
+    network: Arc<NetworkFigures>,
     /// Held by the one that is being received.
     turn: Mutex<()>,
 }
 
 impl Receiver {
     /// Makes a receiver for a member whose node `handle` reaches.
-    pub fn new(settings: Settings, handle: Handle) -> Self {
-        Self { settings, handle, turn: Mutex::new(()) }
+    pub fn new(settings: Settings, handle: Handle, network: Arc<NetworkFigures>) -> Self {
+        Self { settings, handle, network, turn: Mutex::new(()) }
     }
 
     /// Receives a snapshot whose message `check` admits, and waits until it is in place, or does not count.
@@ -98,11 +100,21 @@ impl Receiver {
         check(&message)?;
         // A task of its own: a sender that goes away must not end the turn while the files are in use.
         let receiver = Rc::clone(self);
-        let task = tokio::task::spawn_local(async move { receiver.take(message, body).await });
+        // Whoever is no member is counted for nobody.
+        let figures = self.network.known(message.from).unwrap_or_default();
+        let task = tokio::task::spawn_local(async move {
+            let taken = receiver.take(message, body, &figures);
+            figures.snapshots_received.counted(taken).await
+        });
         Ok(task.await.unwrap_or_else(|ended| Err(Refused::failed(ended)))?)
     }
 
-    async fn take(&self, message: raftpb::Message, body: Pieces) -> Result<(), Refused> {
+    async fn take(
+        &self,
+        message: raftpb::Message,
+        body: Pieces,
+        figures: &PeerFigures,
+    ) -> Result<(), Refused> {
         let Ok(_turn) = self.turn.try_lock() else {
             return Err(Refused::failed("another snapshot is being received"));
         };
@@ -110,11 +122,13 @@ impl Receiver {
         let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.metadata.index);
         let from = format!("{:x}", message.from);
         tracing::info!(from, index, "receiving database snapshot");
-        let bytes = self.store(index, body).await?;
+        let bytes = self.store(index, body, figures).await?;
         let received = started.elapsed();
+        self.network.database_save.observe(received);
         let settings = self.settings.clone();
         let prepared = self.long(move || prepare(&settings, index)).await?;
-        let is_taken = self.handle.install(message, prepared).await.map_err(|failure| {
+        let installed = self.network.installing(self.handle.install(message, prepared));
+        let is_taken = installed.await.map_err(|failure| {
             Refused::failed(crate::grpc::status::Status::from(failure).message)
         })?;
         let took = started.elapsed();
@@ -142,10 +156,15 @@ impl Receiver {
     }
 
     /// Writes the database to its file, durably; returns its length. A file that is not whole goes, and gives its space back.
-    async fn store(&self, index: u64, body: Pieces) -> Result<u64, Refused> {
+    async fn store(
+        &self,
+        index: u64,
+        body: Pieces,
+        figures: &PeerFigures,
+    ) -> Result<u64, Refused> {
         let Settings { disk, snap_dir, .. } = self.settings.clone();
         let temporary = snap_dir.join(TEMPORARY);
-        let stored = self.store_as(index, body, &temporary).await;
+        let stored = self.store_as((index, &temporary), body, figures).await;
         if stored.is_err() {
             let removed = self.long(move || {
                 disk.remove_file(&temporary).map_err(|error| fault("remove", &temporary, error))
@@ -157,9 +176,9 @@ impl Receiver {
 
     async fn store_as(
         &self,
-        index: u64,
+        (index, temporary): (u64, &Path),
         mut body: Pieces,
-        temporary: &Path,
+        figures: &PeerFigures,
     ) -> Result<u64, Refused> {
         let Settings { disk, snap_dir, .. } = self.settings.clone();
         let temporary = temporary.to_owned();
@@ -170,10 +189,13 @@ impl Receiver {
         while let Some(piece) = body.piece(PIECE_BYTES).await? {
             let (at, path) = (written, temporary.clone());
             written += piece.len() as u64;
+            figures.received(piece.len());
             file = self.long(move || write(file, &path, at, &piece)).await?;
         }
         let target = snap::database_path(&snap_dir, index);
-        self.long(move || finish(&*disk, &*file, &temporary, &target)).await?;
+        let network = Arc::clone(&self.network);
+        let finish = move || finish(&*disk, &*file, &temporary, &target, &network.database_fsync);
+        self.long(finish).await?;
         Ok(written)
     }
 }
@@ -203,8 +225,11 @@ fn finish(
     file: &dyn File,
     path: &Path,
     target: &Path,
+    fsync: &Histogram,
 ) -> Result<(), machine::Fault> {
+    let started = Instant::now();
     file.sync_data().map_err(|error| fault("sync", path, error))?;
+    fsync.observe(started.elapsed());
     disk.rename(path, target).map_err(|error| fault("rename", path, error))
 }
 

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -23,6 +24,7 @@ use super::inflow::Inflow;
 use super::pipeline::Settings;
 use super::urls::Urls;
 use crate::http::body::{Answer, Broken};
+use crate::metrics::PeerFigures;
 use crate::workers::Workers;
 
 /// Time in which what a snapshot is to hold becomes durable.
@@ -57,6 +59,8 @@ pub struct Sending {
     pub reader: Reader,
     /// Who makes the file.
     pub long_work: Workers,
+    /// What is counted of the receiver.
+    pub figures: Arc<PeerFigures>,
 }
 
 /// A file that is being made, and what comes before it.
@@ -70,7 +74,7 @@ impl Sending {
     /// Sends the snapshot that `message` offers, and reports what has become of it.
     pub async fn run(self, message: raftpb::Message) {
         let to = message.to;
-        let sent = self.send(message).await;
+        let sent = self.figures.snapshots_sent.counted(self.send(message)).await;
         match &sent {
             Ok(index) => {
                 self.inflow.up(to);
@@ -78,6 +82,8 @@ impl Sending {
             }
             Err(error) => {
                 tracing::warn!(to = format!("{to:x}"), %error, "failed to send database snapshot");
+                self.figures.sent_failed();
+                self.inflow.down(to, error);
                 self.inflow.unreachable(to);
             }
         }
@@ -97,7 +103,7 @@ impl Sending {
         let (pieces, body) = mpsc::channel(PIECES_WAITING_MAX);
         let body = Answer::Stream(body);
         let request = dial::streamed(Method::POST, &url, "/raft/snapshot", headers, body);
-        let feed = feed(self.long_work.clone(), head, image, pieces);
+        let feed = feed(self.long_work.clone(), Arc::clone(&self.figures), (head, image), pieces);
         // The answer may come before the end, when the snapshot is refused.
         let fed = async {
             feed.await?;
@@ -162,11 +168,12 @@ impl Sending {
 /// Makes the file and hands it to the connection, piece by piece. An error breaks the connection.
 async fn feed(
     long_work: Workers,
-    head: Bytes,
-    mut image: Image,
+    figures: Arc<PeerFigures>,
+    (head, mut image): (Bytes, Image),
     pieces: mpsc::Sender<Result<Bytes, Broken>>,
 ) -> io::Result<()> {
     let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the connection is gone");
+    figures.sent(head.len());
     pieces.send(Ok(head)).await.map_err(|_gone| gone())?;
     loop {
         let work = move || {
@@ -192,6 +199,7 @@ async fn feed(
             return Ok(());
         }
         image = rest;
+        figures.sent(whole.len());
         match tokio::time::timeout(PIECE_PATIENCE, pieces.send(Ok(whole))).await {
             Ok(sent) => sent.map_err(|_gone| gone())?,
             Err(_elapsed) => {

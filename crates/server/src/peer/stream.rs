@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use proto::raftpb;
 use tokio::sync::Notify;
 
 use super::codec::{Encoder, Kind};
+use crate::metrics::PeerFigures;
 
 /// Bytes that wait for a connection, from which further messages are lost.
 const BUFFER_BYTES_MAX: usize = 32 << 20;
@@ -49,6 +51,7 @@ pub struct Body {
 
 #[derive(Debug)]
 struct Shared {
+    figures: Arc<PeerFigures>,
     encoder: Encoder,
     buffer: BytesMut,
     /// Since when something waits.
@@ -61,8 +64,9 @@ struct Shared {
 }
 
 /// Starts a stream on a connection that `cut` ends at once.
-pub fn channel(kind: Kind, cut: Rc<Notify>) -> (Sender, Body) {
+pub fn channel(kind: Kind, cut: Rc<Notify>, figures: Arc<PeerFigures>) -> (Sender, Body) {
     let shared = Rc::new(RefCell::new(Shared {
+        figures,
         encoder: Encoder::new(kind),
         buffer: BytesMut::new(),
         waits_since: None,
@@ -148,7 +152,9 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let mut shared = self.shared.borrow_mut();
         if !shared.buffer.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(shared.take()))));
+            let taken = shared.take();
+            shared.figures.sent(taken.len());
+            return Poll::Ready(Some(Ok(Frame::data(taken))));
         }
         if shared.ended {
             return Poll::Ready(None);
@@ -187,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_came_meanwhile_is_one_chunk_and_the_end_follows_it() {
-        let (sender, mut body) = channel(Kind::Message, Rc::default());
+        let (sender, mut body) = channel(Kind::Message, Rc::default(), Arc::default());
         assert_eq!(poll(&mut body), Poll::Pending);
         assert!(sender.send(&message(10)) && sender.send(&message(10)));
         let Poll::Ready(Some(bytes)) = poll(&mut body) else { panic!("two messages") };
@@ -201,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_full_or_gone_takes_nothing() {
-        let (sender, body) = channel(Kind::Message, Rc::default());
+        let (sender, body) = channel(Kind::Message, Rc::default(), Arc::default());
         assert!(sender.send(&message(BUFFER_BYTES_MAX)));
         assert!(!sender.send(&message(1)));
         drop(body);
@@ -211,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_stream_beats_when_it_is_idle_and_is_cut_when_nobody_reads() {
-        let (sender, mut body) = channel(Kind::MsgApp, Rc::default());
+        let (sender, mut body) = channel(Kind::MsgApp, Rc::default(), Arc::default());
         let now = Instant::now();
         assert!(sender.beat(now) && sender.beat(now));
         assert_eq!(poll(&mut body), Poll::Ready(Some(1)), "one is enough");

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use machine::Reader;
 use machine::membership::Membership;
@@ -21,9 +21,12 @@ use super::inflow::Inflow;
 use super::link::Link;
 use super::outbox::Post;
 use super::pipeline::{Pipeline, Settings};
+use super::probe;
 use super::snapshot::Sending;
 use super::stream;
 use super::urls::Urls;
+use crate::config::GoDuration;
+use crate::metrics::PeerFigures;
 use crate::workers::Workers;
 
 /// Senders that are no members here and can be answered by posts. One more takes the place of the first.
@@ -42,6 +45,8 @@ pub struct Transport {
 
 #[derive(Debug, Default)]
 struct State {
+    /// When the last heartbeat left, and in which term, by its receiver.
+    heartbeats: BTreeMap<u64, (u64, Instant)>,
     /// The membership that `peers` follows.
     seen: Option<Arc<Membership>>,
     peers: BTreeMap<u64, Peer>,
@@ -54,10 +59,11 @@ struct State {
 #[derive(Debug)]
 struct Peer {
     urls: Rc<Urls>,
+    figures: Arc<PeerFigures>,
     /// Streams that it has asked for.
     streams: BTreeMap<Kind, stream::Sender>,
     pipeline: Pipeline,
-    /// Tasks that read its streams.
+    /// Tasks that read its streams, and the one that probes it.
     links: Vec<AbortHandle>,
 }
 
@@ -124,7 +130,13 @@ impl Transport {
         if state.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &membership)) {
             return;
         }
-        state.peers.retain(|id, _| membership.member(*id).is_some());
+        let gone: Vec<u64> =
+            state.peers.keys().copied().filter(|id| membership.member(*id).is_none()).collect();
+        for id in gone {
+            state.peers.remove(&id);
+            state.heartbeats.remove(&id);
+            self.inflow.down(id, &"it is no member any more");
+        }
         for member in membership.members().filter(|member| member.id != self.own.member) {
             let urls = Urls::parse(&member.peer_urls);
             if let Some(peer) = state.peers.get(&member.id) {
@@ -144,6 +156,7 @@ impl Transport {
 
     fn connect(&self, id: u64, urls: Vec<crate::config::Url>) -> Peer {
         let urls = Rc::new(Urls::new(urls));
+        let figures = self.inflow.network().member(id);
         let links = Kind::ALL.into_iter().map(|kind| {
             let link = Link {
                 peer: id,
@@ -152,16 +165,21 @@ impl Transport {
                 urls: Rc::clone(&urls),
                 settings: Rc::clone(&self.settings),
                 inflow: self.inflow.clone(),
+                figures: Arc::clone(&figures),
             };
             tokio::task::spawn_local(link.run()).abort_handle()
         });
-        let links = links.collect();
-        let pipeline = self.pipeline(id, &urls);
-        Peer { urls, streams: BTreeMap::new(), pipeline, links }
+        let mut links: Vec<AbortHandle> = links.collect();
+        let probe =
+            probe::run(id, Rc::clone(&urls), Rc::clone(&self.settings), Arc::clone(&figures));
+        links.push(tokio::task::spawn_local(probe).abort_handle());
+        let pipeline = self.pipeline(id, &urls, Arc::clone(&figures));
+        Peer { urls, figures, streams: BTreeMap::new(), pipeline, links }
     }
 
-    fn pipeline(&self, id: u64, urls: &Rc<Urls>) -> Pipeline {
-        Pipeline::new(id, Rc::clone(urls), Rc::clone(&self.settings), self.inflow.clone())
+    fn pipeline(&self, id: u64, urls: &Rc<Urls>, figures: Arc<PeerFigures>) -> Pipeline {
+        let (urls, settings) = (Rc::clone(urls), Rc::clone(&self.settings));
+        Pipeline::new(id, urls, settings, self.inflow.clone(), figures)
     }
 
     /// Remembers where a sender that is no member here can be answered: it may have been added by an entry that has not
@@ -178,9 +196,13 @@ impl Transport {
         if state.order.len() == REMOTES_MAX {
             let first = state.order.remove(0);
             state.remotes.remove(&first);
+            if !state.peers.contains_key(&first) {
+                self.inflow.down(first, &"others have come meanwhile");
+            }
         }
         tracing::info!(remote = format!("{id:x}"), "added remote peer that is no member here yet");
-        let remote = self.pipeline(id, &Rc::new(Urls::new(urls)));
+        // Nobody scrapes what is counted of it: see `NetworkFigures`.
+        let remote = self.pipeline(id, &Rc::new(Urls::new(urls)), Arc::default());
         state.order.push(id);
         state.remotes.insert(id, remote);
     }
@@ -189,7 +211,7 @@ impl Transport {
     pub fn attach(&self, peer: u64, kind: Kind, cut: Rc<Notify>) -> Option<stream::Body> {
         let mut state = self.state.borrow_mut();
         let peer = state.peers.get_mut(&peer)?;
-        let (sender, body) = stream::channel(kind, cut);
+        let (sender, body) = stream::channel(kind, cut, Arc::clone(&peer.figures));
         peer.streams.insert(kind, sender);
         Some(body)
     }
@@ -199,7 +221,12 @@ impl Transport {
         self.follow();
         let mut lost = post.lost;
         post.lost_snapshots.into_iter().for_each(|peer| self.give_up_snapshot(peer));
-        let state = self.state.borrow();
+        let mut state = self.state.borrow_mut();
+        for message in &post.messages {
+            if message.r#type() == MessageType::MsgHeartbeat {
+                state.watch_heartbeat(message, self.settings.heartbeat_interval, &self.inflow);
+            }
+        }
         for message in post.messages {
             let to = message.to;
             if message.r#type() == MessageType::MsgSnap {
@@ -229,6 +256,7 @@ impl Transport {
             inflow: self.inflow.clone(),
             reader: self.reader.clone(),
             long_work: self.long_work.clone(),
+            figures: Arc::clone(&peer.figures),
         };
         tokio::task::spawn_local(sending.run(message));
     }
@@ -243,6 +271,9 @@ impl Transport {
 
     fn report(&self, lost: BTreeSet<u64>) {
         for peer in lost {
+            if let Some(figures) = self.inflow.network().known(peer) {
+                figures.sent_failed();
+            }
             self.inflow.unreachable(peer);
         }
     }
@@ -253,6 +284,24 @@ impl Transport {
         for peer in self.state.borrow_mut().peers.values_mut() {
             peer.streams.retain(|_, stream| stream.beat(now));
         }
+    }
+}
+
+impl State {
+    /// Tells of a heartbeat that leaves late: its receiver may already think that nobody leads.
+    fn watch_heartbeat(&mut self, message: &raftpb::Message, interval: Duration, inflow: &Inflow) {
+        let now = Instant::now();
+        let last = self.heartbeats.insert(message.to, (message.term, now));
+        let Some((_, last)) = last.filter(|(term, _)| *term == message.term) else { return };
+        let Some(exceeded) = now.duration_since(last).checked_sub(2 * interval) else { return };
+        inflow.network().late_heartbeat();
+        tracing::warn!(
+            to = format!("{:x}", message.to),
+            heartbeat_interval = %GoDuration::from(interval),
+            expected_duration = %GoDuration::from(2 * interval),
+            exceeded_duration = %GoDuration::from(exceeded),
+            "leader failed to send out heartbeat on time; took too long, leader is overloaded likely from slow disk"
+        );
     }
 }
 

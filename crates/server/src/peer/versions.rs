@@ -1,6 +1,7 @@
-//! What the other members speak: the leader asks them, so that the cluster version can rise to what all understand
-//! (`spec/peer-protocol.md` §10).
+//! What the other members speak: the leader asks them, so that the cluster version can rise to what all understand, and a
+//! downgrade ends when all have gone down (`spec/peer-protocol.md` §10).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -11,9 +12,12 @@ use machine::membership::Version;
 use node::{Event, Gate};
 use serde::Deserialize;
 
+use super::admission::{self, hex};
 use super::dial;
 use super::transport::Transport;
 use super::urls::Urls;
+use crate::config::ETCD_VERSION;
+use crate::service::Services;
 
 /// Time between two rounds, as etcd has it.
 const INTERVAL: Duration = Duration::from_secs(4);
@@ -50,23 +54,67 @@ pub async fn watch(transport: Rc<Transport>, gate: std::sync::Arc<Gate>) {
 
 /// The lowest release of the others; `None` if one of them cannot be asked.
 async fn lowest(transport: &Transport) -> Option<Version> {
+    all(transport).await?.into_values().min()
+}
+
+/// The releases of the others; `None` if one of them cannot be asked.
+async fn all(transport: &Transport) -> Option<BTreeMap<u64, Version>> {
     let own = transport.own().member;
     let membership = transport.membership();
-    let mut lowest = None;
+    let mut versions = BTreeMap::new();
     for member in membership.members().filter(|member| member.id != own) {
         match ask(transport, &member.peer_urls).await {
-            Ok(version) => lowest = Some(lowest.map_or(version, |before| version.min(before))),
+            Ok(version) => versions.insert(member.id, version),
             Err(error) => {
                 tracing::warn!(
-                    peer = format!("{:x}", member.id),
+                    remote_member_id = hex(member.id),
                     %error,
-                    "failed to get version of a peer"
+                    "failed to get version"
                 );
                 return None;
             }
+        };
+    }
+    Some(versions)
+}
+
+/// Ends a downgrade job when all members have gone to its target, while this member leads. Runs as a task of the peer thread.
+pub async fn watch_downgrade(transport: Rc<Transport>, services: Rc<Services>, interval: Duration) {
+    // etcd looks at it never, too.
+    if interval.is_zero() {
+        return;
+    }
+    loop {
+        tokio::time::sleep(interval).await;
+        let downgrade = transport.membership().downgrade.clone();
+        let target = downgrade.target_version.parse::<Version>();
+        let Some(target) = target.ok().filter(|_| downgrade.is_enabled) else { continue };
+        if !services.handle().gate().is_leader() {
+            continue;
+        }
+        let Some(mut versions) = all(&transport).await else { continue };
+        versions.insert(transport.own().member, admission::own_version(ETCD_VERSION));
+        if !are_at(target, &versions) {
+            continue;
+        }
+        tracing::info!(cluster_version = %target, "the cluster has been downgraded");
+        if let Err(status) = services.end_downgrade().await {
+            tracing::warn!(error = %status.message, "failed to cancel downgrade");
         }
     }
-    lowest
+}
+
+fn are_at(target: Version, versions: &BTreeMap<u64, Version>) -> bool {
+    let other = versions.iter().find(|(_, version)| version.series() != target.series());
+    if let Some((id, version)) = other {
+        tracing::warn!(
+            remote_member_id = hex(*id),
+            current_server_version = %version,
+            target_version = %target,
+            "remotes server has mismatching etcd version"
+        );
+    }
+    other.is_none()
 }
 
 async fn ask(transport: &Transport, urls: &[String]) -> io::Result<Version> {
@@ -99,6 +147,18 @@ fn parse(said: &[u8]) -> io::Result<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_downgrade_is_done_when_all_members_are_of_its_series() {
+        let target = Version::new(3, 7, 0);
+        let at = |versions: &[(u64, u64)]| {
+            let versions = versions.iter().map(|&(minor, patch)| Version::new(3, minor, patch));
+            are_at(target, &(1..).zip(versions).collect())
+        };
+        assert!(at(&[(7, 1), (7, 0), (7, 3)]));
+        assert!(!at(&[(7, 1), (8, 0)]));
+        assert!(!at(&[(6, 9), (7, 0)]));
+    }
 
     #[test]
     fn versions_of_all_releases_are_read() {

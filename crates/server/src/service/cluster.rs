@@ -124,6 +124,24 @@ impl Services {
 
     /// Gives a learner a vote, if this member leads.
     pub async fn promote_here(&self, id: u64) -> Result<(), Status> {
+        let promoted = self.promote_counted(id).await;
+        let network = &self.metrics.network;
+        match &promoted {
+            Ok(()) => network.promoted(),
+            // The leader counts it.
+            Err(status) if *status == error::NOT_LEADER => {}
+            Err(status) if *status == error::MEMBER_NOT_FOUND => {
+                network.not_promoted("membership: ID not found");
+            }
+            Err(status) if *status == error::MEMBER_NOT_LEARNER => {
+                network.not_promoted("membership: can only promote a learner member");
+            }
+            Err(status) => network.not_promoted(&status.message),
+        }
+        promoted
+    }
+
+    async fn promote_counted(&self, id: u64) -> Result<(), Status> {
         let cluster = self.cluster();
         // The learner counts as one that has started and votes.
         let (voters, started) = counted(&cluster, |_| true);

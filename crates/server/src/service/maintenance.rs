@@ -10,12 +10,13 @@ use proto::etcdserverpb::{
     DowngradeResponse, HashKvRequest, HashKvResponse, HashResponse, InternalRaftRequest,
     MoveLeaderRequest, MoveLeaderResponse, StatusResponse, alarm_request, downgrade_request,
 };
+use proto::membershippb::DowngradeInfoSetRequest;
 
 use super::Services;
 use super::payload::Payload;
 use crate::ETCD_VERSION;
 use crate::grpc::error;
-use crate::grpc::status::{Code, Status};
+use crate::grpc::status::Status;
 
 /// How often a caller that waits for a physical compaction looks again.
 const COMPACTION_POLL: Duration = Duration::from_millis(5);
@@ -34,15 +35,16 @@ impl Services {
         if self.handle.reader().has_room(cost) {
             return Ok(());
         }
-        Box::pin(self.raise_no_space()).await;
+        Box::pin(self.raise_alarm(AlarmType::Nospace, self.identity.member_id)).await;
         Err(error::NO_SPACE)
     }
 
-    async fn raise_no_space(&self) {
+    /// Tells the whole cluster of a member's trouble.
+    pub async fn raise_alarm(&self, alarm: AlarmType, member_id: u64) {
         let activate = AlarmRequest {
             action: alarm_request::AlarmAction::Activate.into(),
-            member_id: self.identity.member_id,
-            alarm: AlarmType::Nospace.into(),
+            member_id,
+            alarm: alarm.into(),
         };
         let request =
             InternalRaftRequest { alarm: Some(activate), ..InternalRaftRequest::default() };
@@ -160,51 +162,69 @@ impl Services {
         use downgrade_request::DowngradeAction;
         let action =
             DowngradeAction::try_from(request.action).map_err(|_unknown| error::UNKNOWN_METHOD)?;
-        match action {
-            DowngradeAction::Validate => {
-                self.read_index().await?;
-                let version = self.downgrade_target(&request.version)?;
-                Ok(self.downgrade_answer(version))
-            }
-            // A member that speaks one version only cannot serve the one below.
-            DowngradeAction::Enable => {
-                self.read_index().await?;
-                self.downgrade_target(&request.version)?;
-                Err(Status::fixed(
-                    Code::Unimplemented,
-                    "downgrading the cluster is not built yet: this member speaks one version",
-                ))
-            }
+        let version = match action {
+            DowngradeAction::Validate => self.downgrade_validate(&request.version).await?.0,
+            DowngradeAction::Enable => self.downgrade_enable(&request.version).await.inspect_err(
+                |status| tracing::warn!(error = %status.message, "reject downgrade request"),
+            )?,
             DowngradeAction::Cancel => {
-                let version = self.cluster_version()?;
-                Ok(self.downgrade_answer(version))
+                if let Err(status) = self.downgrade_cancel().await {
+                    tracing::warn!(error = %status.message, "failed to cancel downgrade");
+                }
+                self.cluster_version()?
             }
-        }
+        };
+        Ok(Payload::of(&DowngradeResponse {
+            header: Some(self.header(self.handle.reader().revision())),
+            version: format!("{}.{}", version.major, version.minor),
+        }))
     }
 
-    /// Checks a target and returns the cluster's version.
-    fn downgrade_target(&self, text: &str) -> Result<Version, Status> {
+    /// Checks that the cluster may go to `text`; returns its version, and the target.
+    async fn downgrade_validate(&self, text: &str) -> Result<(Version, Version), Status> {
         let target = parse_target(text).ok_or(error::WRONG_DOWNGRADE_VERSION_FORMAT)?;
-        let cluster = self.cluster_version()?;
-        let one_below = cluster.minor.checked_sub(1).map(|minor| (cluster.major, minor));
-        if one_below != Some(target) {
+        self.cluster_version()?;
+        // What others have been told counts here, too.
+        self.read_index().await?;
+        let version = self.cluster_version()?;
+        if version.one_minor_below() != Some(target) {
             return Err(error::INVALID_DOWNGRADE_TARGET_VERSION);
         }
         if self.cluster().downgrade.is_enabled {
             return Err(error::DOWNGRADE_IN_PROCESS);
         }
-        Ok(cluster)
+        Ok((version, target))
+    }
+
+    /// Begins a downgrade; returns the version from which it goes.
+    async fn downgrade_enable(&self, text: &str) -> Result<Version, Status> {
+        let (version, target) = self.downgrade_validate(text).await?;
+        self.set_downgrade(true, target.to_string()).await?;
+        Ok(version)
+    }
+
+    async fn downgrade_cancel(&self) -> Result<(), Status> {
+        self.read_index().await?;
+        if !self.cluster().downgrade.is_enabled {
+            return Err(error::NO_INFLIGHT_DOWNGRADE);
+        }
+        self.end_downgrade().await
+    }
+
+    /// Ends the downgrade job, whether the cluster has gone down or not.
+    pub async fn end_downgrade(&self) -> Result<(), Status> {
+        self.set_downgrade(false, String::new()).await
+    }
+
+    async fn set_downgrade(&self, enabled: bool, ver: String) -> Result<(), Status> {
+        let set = DowngradeInfoSetRequest { enabled, ver };
+        let request =
+            InternalRaftRequest { downgrade_info_set: Some(set), ..InternalRaftRequest::default() };
+        self.propose(request).await.map(drop)
     }
 
     fn cluster_version(&self) -> Result<Version, Status> {
         self.cluster().cluster_version.ok_or(error::CLUSTER_VERSION_UNAVAILABLE)
-    }
-
-    fn downgrade_answer(&self, version: Version) -> Payload {
-        Payload::of(&DowngradeResponse {
-            header: Some(self.header(self.handle.reader().revision())),
-            version: format!("{}.{}", version.major, version.minor),
-        })
     }
 }
 
@@ -224,18 +244,26 @@ pub fn storage_version(cluster: &Membership) -> Option<Version> {
     cluster.cluster_version
 }
 
-/// Parses `X.Y` or `X.Y.Z` and returns the first two numbers.
-fn parse_target(text: &str) -> Option<(u64, u64)> {
-    let numbers: Vec<u64> = text.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
-    match numbers[..] {
-        [major, minor] | [major, minor, _] => Some((major, minor)),
-        _ => None,
-    }
+/// Parses `X.Y` or `X.Y.Z` and returns `X.Y.0`.
+fn parse_target(text: &str) -> Option<Version> {
+    let version = text.parse().or_else(|_short| format!("{text}.0").parse::<Version>()).ok()?;
+    Some(Version { patch: 0, ..version })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets_of_downgrades_have_two_or_three_numbers() {
+        let target = Some(Version::new(3, 6, 0));
+        for text in ["3.6", "3.6.0", "3.6.17", "3.6.0-rc.1"] {
+            assert_eq!(parse_target(text), target, "{text}");
+        }
+        for text in ["", "3", "x", "3.x", "3.6.0.0", "v3.6", "-3.6", "3.6-rc"] {
+            assert_eq!(parse_target(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn an_alarm_is_written_without_what_is_zero() {

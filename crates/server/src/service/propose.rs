@@ -149,6 +149,7 @@ fn kind(request: &InternalRaftRequest) -> RequestKind {
         (request.lease_revoke.is_some(), RequestKind::LeaseRevoke),
         (request.compaction.is_some(), RequestKind::Compaction),
         (request.alarm.is_some(), RequestKind::Alarm),
+        (request.downgrade_info_set.is_some(), RequestKind::DowngradeInfoSet),
     ];
     kinds.into_iter().find_map(|(is_it, kind)| is_it.then_some(kind)).unwrap_or(RequestKind::NoOp)
 }

@@ -26,8 +26,6 @@ use crate::grpc::status::Status;
 
 /// Added to `--max-request-bytes` before a response is split, if the watcher allows it.
 const FRAGMENT_MARGIN_BYTES: usize = 512 << 10;
-/// Checks without a leader after which a stream that requires one is ended.
-const LEADERLESS_CHECKS_MAX: u32 = 3;
 /// Pause after a failed read of history.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of answers that leave together.
@@ -118,7 +116,6 @@ impl Services {
         let stream = OpenStream::new(self);
         let mut is_inbound_open = true;
         let mut progress = ProgressTimer::new(self.limits.watch_progress_interval);
-        let mut leader = LeaderCheck::new(caller, self.limits.election_timeout);
         loop {
             tokio::select! {
                 () = stream.has_answers() => {
@@ -140,7 +137,7 @@ impl Services {
                     stream.change(|watches, id| watches.hub.progress_tick(id));
                     self.figures().watch.progressed(started.elapsed());
                 }
-                () = leader.due() => leader.check(self)?,
+                lost = self.leader_lost(caller) => return Err(lost),
             }
         }
     }
@@ -339,32 +336,5 @@ impl ProgressTimer {
         let Some(next) = self.next else { return std::future::pending().await };
         tokio::time::sleep_until(next).await;
         self.next = Some(next + self.interval);
-    }
-}
-
-/// Ends streams that require a leader when there has been none for a while.
-#[derive(Debug)]
-struct LeaderCheck {
-    interval: Duration,
-    next: Option<Instant>,
-    missed: u32,
-}
-
-impl LeaderCheck {
-    fn new(caller: &Caller, interval: Duration) -> Self {
-        let next = caller.requires_leader().then(|| Instant::now() + interval);
-        Self { interval, next, missed: 0 }
-    }
-
-    async fn due(&mut self) {
-        let Some(next) = self.next else { return std::future::pending().await };
-        tokio::time::sleep_until(next).await;
-        self.next = Some(next + self.interval);
-    }
-
-    fn check(&mut self, services: &Services) -> Result<(), Status> {
-        let has_leader = services.handle.gate().leader() != 0;
-        self.missed = if has_leader { 0 } else { self.missed + 1 };
-        if self.missed >= LEADERLESS_CHECKS_MAX { Err(error::NO_LEADER) } else { Ok(()) }
     }
 }
