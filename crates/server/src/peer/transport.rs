@@ -48,6 +48,8 @@ struct State {
     /// Ids of `remotes` in the order in which they came.
     order: Vec<u64>,
     remotes: BTreeMap<u64, Pipeline>,
+    /// Streams in whose place others came, on their way out.
+    ending: Vec<stream::Sender>,
 }
 
 /// A member that is not this one.
@@ -124,7 +126,13 @@ impl Transport {
         if state.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &membership)) {
             return;
         }
-        state.peers.retain(|id, _| membership.member(*id).is_some());
+        let State { peers, ending, .. } = &mut *state;
+        for (_, mut peer) in peers.extract_if(.., |id, _| membership.member(*id).is_none()) {
+            for stream in std::mem::take(&mut peer.streams).into_values() {
+                stream.end(Instant::now());
+                ending.push(stream);
+            }
+        }
         for member in membership.members().filter(|member| member.id != self.own.member) {
             let urls = Urls::parse(&member.peer_urls);
             if let Some(peer) = state.peers.get(&member.id) {
@@ -190,7 +198,10 @@ impl Transport {
         let mut state = self.state.borrow_mut();
         let peer = state.peers.get_mut(&peer)?;
         let (sender, body) = stream::channel(kind, cut);
-        peer.streams.insert(kind, sender);
+        if let Some(former) = peer.streams.insert(kind, sender) {
+            former.end(Instant::now());
+            state.ending.push(former);
+        }
         Some(body)
     }
 
@@ -250,9 +261,11 @@ impl Transport {
     /// Shows peers that the streams to them are alive, and cuts those that nobody reads.
     pub fn beat(&self, now: Instant) {
         self.follow();
-        for peer in self.state.borrow_mut().peers.values_mut() {
+        let mut state = self.state.borrow_mut();
+        for peer in state.peers.values_mut() {
             peer.streams.retain(|_, stream| stream.beat(now));
         }
+        state.ending.retain(|stream| stream.wind_down(now));
     }
 }
 
