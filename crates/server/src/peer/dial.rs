@@ -41,7 +41,8 @@ async fn connected(url: &Url) -> io::Result<Connection> {
     shake_hands(stream).await
 }
 
-async fn shake_hands<T>(stream: T) -> io::Result<Connection>
+/// Speaks HTTP over a connection that is there.
+pub async fn shake_hands<T>(stream: T) -> io::Result<Connection>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {

@@ -203,7 +203,7 @@ fn finish(
 }
 
 /// Makes the received file a backend and recovers its state. The file itself is of no more use then.
-fn prepare(settings: &Settings, index: u64) -> Result<Prepared, machine::Fault> {
+pub fn prepare(settings: &Settings, index: u64) -> Result<Prepared, machine::Fault> {
     let Settings { disk, snap_dir, database, machine, backend } = settings;
     let received = snap::database_path(snap_dir, index);
     let beside = snap::import_path(snap_dir, index);
