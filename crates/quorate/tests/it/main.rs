@@ -12,6 +12,7 @@ mod calls;
 mod client;
 mod cluster;
 mod damage;
+mod discovery;
 mod durability;
 mod fakes;
 mod floods;
