@@ -29,6 +29,7 @@ fn main() -> io::Result<()> {
     door()?;
     snapshot()?;
     answer()?;
+    dns()?;
     grpc()?;
     http2()?;
     gateway()?;
@@ -358,6 +359,15 @@ fn answer() -> io::Result<()> {
     seed("peer_answer", "http", &Builder::new(1).byte(9).raw(head).raw(members).build())?;
     let chunked = b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nno\n\r\n0\r\n\r\n";
     seed("peer_answer", "chunked", &Builder::new(1).byte(2).raw(chunked).build())
+}
+
+fn dns() -> io::Result<()> {
+    // The name again, SRV, IN, a minute, their length: priority, weight, port, target.
+    let record = b"\xc0\x0c\0\x21\0\x01\0\0\0\x3c\0\x11\0\x01\0\0\x09\x4c\x09localhost\0";
+    let pointed = b"\xc0\x0c\0\x21\0\x01\0\0\0\x3c\0\x0a\0\x01\0\0\x09\x4c\x01a\xc0\x1e";
+    let two = Builder::new(1).byte(1).byte(0x80).byte(2).raw(record).raw(pointed);
+    seed("dns_answer", "records", &two.build())?;
+    seed("dns_answer", "absent", &Builder::new(1).byte(1).byte(0x83).byte(0).build())
 }
 
 fn grpc() -> io::Result<()> {

@@ -8,6 +8,7 @@ pub mod answer;
 pub mod apply;
 pub mod backend;
 pub mod bolt;
+pub mod dns;
 pub mod door;
 pub mod flags;
 pub mod gateway;
@@ -43,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "peer_door", run: door::run },
     Target { name: "peer_snapshot", run: snapshot::run },
     Target { name: "peer_answer", run: answer::run },
+    Target { name: "dns_answer", run: dns::run },
     Target { name: "grpc_payload", run: grpc::run },
     Target { name: "http2_frames", run: http2::run },
     Target { name: "gateway_json", run: gateway::run },
