@@ -14,6 +14,7 @@ mod global;
 mod lease;
 mod lock;
 mod log;
+mod make_mirror;
 mod member;
 mod move_leader;
 mod prompt;
@@ -63,6 +64,7 @@ pub(crate) static ROOT: Command = Command {
         utility::HELP,
         lease::LEASE,
         lock::LOCK,
+        make_mirror::MAKE_MIRROR,
         member::MEMBER,
         move_leader::MOVE_LEADER,
         utility::OPTIONS,
