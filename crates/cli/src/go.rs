@@ -166,7 +166,7 @@ pub(crate) fn parse_flag_int(text: &str) -> Result<i64, String> {
 /// The same without a sign.
 pub(crate) fn parse_flag_uint(text: &str) -> Result<u64, String> {
     // What is no number is none in the end; Rust would take a plus.
-    let (number, radix) = flag_digits(text).unwrap_or(("-".to_owned(), 10));
+    let (number, radix) = flag_digits(text).unwrap_or_else(|| ("-".to_owned(), 10));
     u64::from_str_radix(&number, radix).map_err(|error| number_error("ParseUint", text, &error))
 }
 

@@ -1,3 +1,5 @@
+//! Questions and answers to the byte, and servers that are silent, make noise, or answer in part.
+
 use tokio::net::TcpListener;
 
 use super::*;
