@@ -15,6 +15,7 @@ mod global;
 mod lease;
 mod lock;
 mod log;
+mod make_mirror;
 mod member;
 mod move_leader;
 mod prompt;
@@ -65,6 +66,7 @@ pub(crate) static ROOT: Command = Command {
         utility::HELP,
         lease::LEASE,
         lock::LOCK,
+        make_mirror::MAKE_MIRROR,
         member::MEMBER,
         move_leader::MOVE_LEADER,
         utility::OPTIONS,

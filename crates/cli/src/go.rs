@@ -156,7 +156,23 @@ pub(crate) fn parse_flag_int(text: &str) -> Result<i64, String> {
         Some(digits) => ("-", digits),
         None => ("", text.strip_prefix('+').unwrap_or(text)),
     };
-    let lower = digits.to_ascii_lowercase();
+    let (number, radix) = match flag_digits(digits) {
+        Some((plain, radix)) => (format!("{sign}{plain}"), radix),
+        None => (text.to_owned(), 10),
+    };
+    i64::from_str_radix(&number, radix).map_err(|error| number_error("ParseInt", text, &error))
+}
+
+/// The same without a sign.
+pub(crate) fn parse_flag_uint(text: &str) -> Result<u64, String> {
+    // What is no number is none in the end; Rust would take a plus.
+    let (number, radix) = flag_digits(text).unwrap_or_else(|| ("-".to_owned(), 10));
+    u64::from_str_radix(&number, radix).map_err(|error| number_error("ParseUint", text, &error))
+}
+
+/// The digits of a number without its sign, and what they count in.
+fn flag_digits(text: &str) -> Option<(String, u32)> {
+    let lower = text.to_ascii_lowercase();
     let (radix, digits) = match lower.get(..2) {
         Some("0x") => (16, &lower[2..]),
         Some("0o") => (8, &lower[2..]),
@@ -165,13 +181,8 @@ pub(crate) fn parse_flag_int(text: &str) -> Result<i64, String> {
         _ => (10, lower.as_str()),
     };
     let plain = digits.replace('_', "");
-    let digits_only = plain.chars().all(|c| c.is_digit(radix)) && !plain.is_empty();
-    let number = if digits_only { format!("{sign}{plain}") } else { text.to_owned() };
-    let radix = if digits_only { radix } else { 10 };
-    parse_digits(&number, radix).map_err(|error| {
-        let what = error.rsplit(": ").next().unwrap_or_default();
-        format!("strconv.ParseInt: parsing {}: {what}", quote(text.as_bytes()))
-    })
+    let is_number = plain.chars().all(|c| c.is_digit(radix)) && !plain.is_empty();
+    is_number.then_some((plain, radix))
 }
 
 /// A boolean as Go's flags take it.

@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod config;
 mod connector;
+pub mod dns;
 mod election;
 mod endpoint;
 mod error;

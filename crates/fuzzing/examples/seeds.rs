@@ -26,6 +26,10 @@ fn main() -> io::Result<()> {
     apply()?;
     peer()?;
     stream()?;
+    door()?;
+    snapshot()?;
+    answer()?;
+    dns()?;
     grpc()?;
     http2()?;
     gateway()?;
@@ -280,6 +284,90 @@ fn stream() -> io::Result<()> {
         seed("peer_stream", kind.path(), &seed_bytes)?;
     }
     Ok(())
+}
+
+fn door() -> io::Result<()> {
+    let request = |built: Builder, path: u8, suffix: &[u8], body: &[u8]| {
+        built.byte(path).byte(0).piece(suffix).piece(body)
+    };
+    let heartbeat = raftpb::Message {
+        r#type: raftpb::MessageType::MsgHeartbeat.into(),
+        to: 1,
+        from: 2,
+        term: 3,
+        ..Default::default()
+    };
+    let begin = || Builder::new(1).byte(99);
+    seed("peer_door", "message", &request(begin(), 0, b"", &heartbeat.encode_to_vec()).build())?;
+    seed("peer_door", "stream", &request(begin(), 2, b"2", b"").build())?;
+    let keep = pb::LeaseKeepAliveRequest { id: 7 }.encode_to_vec();
+    let times = leasepb::LeaseInternalRequest {
+        lease_time_to_live_request: Some(pb::LeaseTimeToLiveRequest { id: 7, keys: true }),
+    };
+    let asked = request(begin(), 8, b"", &keep);
+    let asked = request(asked, 9, b"", &times.encode_to_vec());
+    let asked = request(asked, 6, b"", br#"{"revision":1}"#);
+    let asked = request(asked, 7, b"7", b"");
+    let asked = (4..6).chain(10..14).fold(asked, |built, path| request(built, path, b"", b""));
+    seed("peer_door", "questions", &asked.build())?;
+    let chunked = begin().byte(0).byte(4).piece(b"").piece(&heartbeat.encode_to_vec());
+    seed("peer_door", "chunked", &chunked.build())?;
+    let raw = b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n";
+    seed("peer_door", "raw", &Builder::new(0).byte(9).raw(raw).build())
+}
+
+fn snapshot() -> io::Result<()> {
+    let member = fuzzing::world::Member::start(1);
+    let view = member.node.reader().snapshot().map_err(io::Error::other)?;
+    let mut image = view.image().map_err(io::Error::other)?;
+    let (mut database, mut piece) = (Vec::new(), Vec::new());
+    while image.next_piece(&mut piece).map_err(io::Error::other)? {
+        database.extend_from_slice(&piece);
+    }
+    let begin = || Builder::new(1).byte(200).byte(0).number(view.index()).number(1);
+    seed("peer_snapshot", "whole", &begin().number(1).raw(&database).build())?;
+    seed("peer_snapshot", "later", &begin().number(9).raw(&database).build())?;
+    let cut = database.len() / 2;
+    seed("peer_snapshot", "cut", &begin().number(1).raw(&database[..cut]).build())?;
+    let message = raftpb::Message {
+        r#type: raftpb::MessageType::MsgSnap.into(),
+        snapshot: Some(raftpb::Snapshot::default()),
+        ..Default::default()
+    }
+    .encode_to_vec();
+    let length = (message.len() as u64).to_be_bytes();
+    let raw = Builder::new(0).byte(3).raw(&length).raw(&message).raw(b"no database");
+    seed("peer_snapshot", "raw", &raw.build())
+}
+
+fn answer() -> io::Result<()> {
+    let members = br#"[{"id":7,"peerURLs":["http://127.0.0.1:2380"],"name":"m0"}]"#;
+    let version = br#"{"etcdserver":"3.7.1","etcdcluster":"3.7.0","storage":"3.7.0"}"#;
+    seed("peer_answer", "members", &Builder::new(0).raw(members).build())?;
+    seed("peer_answer", "version", &Builder::new(0).raw(version).build())?;
+    let times = leasepb::LeaseInternalResponse {
+        lease_time_to_live_response: Some(pb::LeaseTimeToLiveResponse {
+            id: 7,
+            ttl: 3,
+            granted_ttl: 5,
+            keys: vec!["k".into()],
+            ..Default::default()
+        }),
+    };
+    seed("peer_answer", "times", &Builder::new(0).raw(&times.encode_to_vec()).build())?;
+    let head = b"HTTP/1.1 200 OK\r\nX-Etcd-Cluster-Id: 7\r\nContent-Length: 59\r\n\r\n";
+    seed("peer_answer", "http", &Builder::new(1).byte(9).raw(head).raw(members).build())?;
+    let chunked = b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nno\n\r\n0\r\n\r\n";
+    seed("peer_answer", "chunked", &Builder::new(1).byte(2).raw(chunked).build())
+}
+
+fn dns() -> io::Result<()> {
+    // The name again, SRV, IN, a minute, their length: priority, weight, port, target.
+    let record = b"\xc0\x0c\0\x21\0\x01\0\0\0\x3c\0\x11\0\x01\0\0\x09\x4c\x09localhost\0";
+    let pointed = b"\xc0\x0c\0\x21\0\x01\0\0\0\x3c\0\x0a\0\x01\0\0\x09\x4c\x01a\xc0\x1e";
+    let two = Builder::new(1).byte(1).byte(0x80).byte(2).raw(record).raw(pointed);
+    seed("dns_answer", "records", &two.build())?;
+    seed("dns_answer", "absent", &Builder::new(1).byte(1).byte(0x83).byte(0).build())
 }
 
 fn grpc() -> io::Result<()> {

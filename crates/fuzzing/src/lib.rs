@@ -4,9 +4,12 @@
 //! contradicts another one (each module says which it compares). `fuzz/` builds them for libFuzzer, and the tests here
 //! run the kept corpora in `fuzz/corpus/` on every build.
 
+pub mod answer;
 pub mod apply;
 pub mod backend;
 pub mod bolt;
+pub mod dns;
+pub mod door;
 pub mod flags;
 pub mod gateway;
 pub mod grpc;
@@ -14,6 +17,7 @@ pub mod http2;
 pub mod input;
 pub mod peer;
 pub mod snap;
+pub mod snapshot;
 pub mod stream;
 pub mod wal;
 pub mod world;
@@ -37,6 +41,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "apply_entry", run: apply::run },
     Target { name: "peer_step", run: peer::run },
     Target { name: "peer_stream", run: stream::run },
+    Target { name: "peer_door", run: door::run },
+    Target { name: "peer_snapshot", run: snapshot::run },
+    Target { name: "peer_answer", run: answer::run },
+    Target { name: "dns_answer", run: dns::run },
     Target { name: "grpc_payload", run: grpc::run },
     Target { name: "http2_frames", run: http2::run },
     Target { name: "gateway_json", run: gateway::run },

@@ -19,6 +19,11 @@ use server::handle::{Doors, Handle};
 use server::http::Pages;
 use server::mailbox::Mailbox;
 use server::metrics::Metrics;
+use server::peer::admission::{self, Own};
+use server::peer::door::Door;
+use server::peer::inflow::Inflow;
+use server::peer::transport::Transport;
+use server::peer::{pipeline, receive};
 use server::service::{Identity, Services};
 use server::settings;
 use server::workers::LongWork;
@@ -84,6 +89,23 @@ impl Member {
         member.take_in(effects);
         member.settle();
         member
+    }
+
+    /// Where a leader's snapshots go.
+    pub fn snapshot_settings(&self) -> receive::Settings {
+        receive::Settings {
+            disk: Arc::clone(&self.disk),
+            snap_dir: self.data_dir.snap().to_owned(),
+            database: self.data_dir.database(),
+            machine: machine::Options {
+                cache_bytes: CACHE_BYTES,
+                ..settings::machine(&defaults())
+            },
+            backend: storage::backend::Options {
+                cache_bytes: CACHE_BYTES,
+                ..settings::backend(&defaults()).options
+            },
+        }
     }
 
     /// Lets a tick pass and does what it brings about.
@@ -180,6 +202,7 @@ pub struct World {
     member: Member,
     inbox: Receiver<Event>,
     mailboxes: Arc<[Mailbox]>,
+    doors: Doors,
     handle: Handle,
     /// The services.
     pub services: Rc<Services>,
@@ -212,7 +235,7 @@ impl World {
             long_work: LONG_WORK.with(LongWork::workers),
             activity: Arc::default(),
         };
-        let handle = Handle::new(0, doors);
+        let handle = Handle::new(0, doors.clone());
         let identity = Identity { cluster_id: gate.cluster(), member_id: gate.member() };
         let limits = Arc::new(settings::limits(&defaults()));
         let services = Services::new(handle.clone(), identity, limits, metrics());
@@ -221,6 +244,7 @@ impl World {
             member,
             inbox,
             mailboxes: Arc::new([Mailbox::default()]),
+            doors,
             handle,
             services: Rc::new(services),
             draining,
@@ -279,6 +303,24 @@ impl World {
         }
         self.mailboxes[0].complete(&mut self.member.completions);
         true
+    }
+
+    /// What the peer port serves.
+    pub fn peer_door(&self) -> Rc<Door> {
+        let Doors { inbox, reader, gate, activity, long_work, .. } = self.doors.clone();
+        let own = Own { member: gate.member(), cluster: gate.cluster() };
+        let introduction = admission::introduction(own, "http://127.0.0.1:2380");
+        let settings = pipeline::Settings { introduction, dial_patience: TICK };
+        let inflow = Inflow::new(inbox, Arc::default(), activity);
+        let transport = Transport::new(own, reader, long_work, inflow, settings);
+        let snapshots = self.member.snapshot_settings();
+        Rc::new(Door::new(Rc::new(transport), Rc::clone(&self.services), snapshots))
+    }
+
+    /// Who the member is, as its peers know it.
+    pub fn own(&self) -> Own {
+        let gate = &self.doors.gate;
+        Own { member: gate.member(), cluster: gate.cluster() }
     }
 
     /// What a listener serves.

@@ -14,6 +14,7 @@ mod import;
 mod machine;
 mod nesting;
 mod outcome;
+mod proposed;
 mod reader;
 mod recover;
 mod request_kind;

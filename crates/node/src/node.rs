@@ -365,6 +365,10 @@ impl Node {
             if message.r#type() == raftpb::MessageType::MsgProp && self.proposals.log_is_full() {
                 continue;
             }
+            if let Err(reason) = self.check_proposed(&message) {
+                tracing::warn!(from, %reason, "dropped a proposal of a peer that nobody could apply");
+                continue;
+            }
             match self.consensus.step(message, self.ids.next()) {
                 Ok(()) => {
                     if self.machine.membership().member(from).is_some() {
@@ -375,6 +379,14 @@ impl Node {
                 Err(reason) => tracing::warn!(from, %reason, "dropped a message of a peer"),
             }
         }
+    }
+
+    /// Judges what a peer wants to have in the log: an entry that cannot be applied would stop every member.
+    fn check_proposed(&self, message: &raftpb::Message) -> Result<(), machine::EntryFault> {
+        if message.r#type() != raftpb::MessageType::MsgProp {
+            return Ok(());
+        }
+        message.entries.iter().try_for_each(|entry| self.machine.check_proposed(entry))
     }
 
     fn take_lease_requests(&mut self, requests: Vec<LeaseRequest>, effects: &mut Effects) {

@@ -18,6 +18,7 @@ use storage::{Disk, wal};
 use tokio::sync::oneshot;
 
 use crate::config::{self, ClusterState, Config, Environment, Exit, Feature, texts};
+use crate::discovery;
 use crate::drain::{self, Drain, Draining};
 use crate::driver::{BackendThread, INBOX_EVENTS_MAX, NodeThread, WalThread};
 use crate::handle::Doors;
@@ -342,6 +343,13 @@ fn start_node(config: &Config, disk: &Arc<dyn Disk>, origin: Instant) -> Result<
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
     let is_initialized = wal::exists(&**disk, &wal_dir).map_err(start_failed)?;
     let unix_ms = u64::try_from(unix_ms).unwrap_or_default();
+    let discovered;
+    let config = if is_initialized {
+        config
+    } else {
+        discovered = discovery::resolved(config).map_err(|error| error.into_exit(config))?;
+        &discovered
+    };
     let joins = find_cluster(config, is_initialized)?;
     let node_config =
         settings::node(config, is_initialized, joins, unix_ms).map_err(start_failed)?;

@@ -5,6 +5,7 @@
 
 pub mod assemble;
 pub mod config;
+pub mod discovery;
 pub mod drain;
 pub mod driver;
 pub mod grpc;

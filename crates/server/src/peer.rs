@@ -16,7 +16,7 @@ use tokio::task::LocalSet;
 use crate::handle::{Doors, Handle};
 use crate::priority;
 use crate::serve::{Accepted, Shared};
-use crate::service::Services;
+use crate::service::{Remote, Services};
 use crate::socket::Socket;
 use admission::Own;
 use corruption::Checker;
@@ -24,13 +24,13 @@ use door::Door;
 use inflow::{Inflow, Waiting};
 use outbox::Outbox;
 use pipeline::Settings;
-use receive::Receiver;
 use transport::Transport;
 
 pub mod activity;
 pub mod admission;
 pub mod codec;
 pub mod corruption;
+pub mod crowd;
 pub mod dial;
 pub mod door;
 pub mod inflow;
@@ -44,6 +44,7 @@ pub mod requests;
 pub mod snapshot;
 pub mod stream;
 pub mod transport;
+pub mod unpack;
 pub mod urls;
 pub mod versions;
 
@@ -100,14 +101,14 @@ impl PeerThread {
         let transport = Rc::new(Transport::new(own, reader, long_work, inflow, settings));
         transport.follow();
         let (services, own_tasks) = services(shared);
-        let receiver = Receiver::new(self.snapshots, services.handle().clone(), network);
         let downgrade = versions::watch_downgrade(
             Rc::clone(&transport),
             Rc::clone(&services),
             self.downgrade_interval,
         );
         let checker = Checker::new(own, Rc::clone(&services), self.corruption);
-        let door = Rc::new(Door::new(Rc::clone(&transport), services, receiver));
+        let door = Door::new(Rc::clone(&transport), services, self.snapshots, network);
+        let door = Rc::new(door);
         let tasks = [
             tokio::task::spawn_local(accept(self.sockets, door)),
             tokio::task::spawn_local(beat(Rc::clone(&transport))),
@@ -153,14 +154,14 @@ async fn accept(mut sockets: mpsc::Receiver<Accepted>, door: Rc<Door>) {
 
 async fn serve(socket: Socket, door: Rc<Door>) {
     let stream = match socket {
-        Socket::Tcp(stream, _address) => match tokio::net::TcpStream::from_std(stream) {
-            Ok(stream) => return door.serve(stream).await,
+        Socket::Tcp(stream, address) => match tokio::net::TcpStream::from_std(stream) {
+            Ok(stream) => return door.serve(stream, Remote::Tcp(address)).await,
             Err(error) => Err(error),
         },
         Socket::Unix(stream) => tokio::net::UnixStream::from_std(stream),
     };
     match stream {
-        Ok(stream) => door.serve(stream).await,
+        Ok(stream) => door.serve(stream, Remote::Local).await,
         Err(error) => tracing::warn!(%error, "could not serve a connection of a member"),
     }
 }

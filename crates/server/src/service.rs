@@ -131,7 +131,7 @@ impl Services {
         let watches = RefCell::new(Watches::new(handle.reader().clone(), &limits));
         let short_work = Workers::own(BLOCKING_THREADS_MAX);
         let known_clients = KnownClients::default();
-        let requests = Requests::new(limits.election_timeout);
+        let requests = Requests::new(limits.election_timeout, Arc::clone(&limits.incomplete));
         Self {
             handle,
             identity,

@@ -63,7 +63,6 @@ pub fn node(
         // looked up.
         config.initial_members().unwrap_or_default()
     } else {
-        config.check_forming()?;
         config.bootstrap_members()?
     };
     let members = members

@@ -10,6 +10,7 @@ use crate::go;
 pub(crate) enum Kind {
     Bool,
     Int,
+    Uint,
     Duration,
     String,
     /// A list, separated by commas or given more than once.
@@ -57,6 +58,7 @@ impl Flag {
         match self.kind {
             Kind::Bool => go::parse_bool(text).map(drop),
             Kind::Int => go::parse_flag_int(text).map(drop),
+            Kind::Uint => go::parse_flag_uint(text).map(drop),
             Kind::Duration => go::parse_duration(text).map(drop),
             Kind::String | Kind::Strings => Ok(()),
         }
@@ -109,6 +111,10 @@ impl Values {
 
     pub(crate) fn int(&self, flag: &Flag) -> i64 {
         go::parse_flag_int(self.text(flag)).unwrap_or_default()
+    }
+
+    pub(crate) fn unsigned(&self, flag: &Flag) -> u64 {
+        go::parse_flag_uint(self.text(flag)).unwrap_or_default()
     }
 
     pub(crate) fn duration(&self, flag: &Flag) -> Duration {

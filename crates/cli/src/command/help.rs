@@ -102,6 +102,7 @@ fn left(flag: &Flag) -> String {
     let kind = match flag.kind {
         Kind::Bool => "",
         Kind::Int => " int",
+        Kind::Uint => " uint",
         Kind::Duration => " duration",
         Kind::String => " string",
         Kind::Strings => " strings",
@@ -113,7 +114,7 @@ fn right(flag: &Flag) -> String {
     let default = flag.default;
     match flag.kind {
         Kind::Bool if default == "true" => format!("{} (default true)", flag.usage),
-        Kind::Int | Kind::Duration if default != "0" => {
+        Kind::Int | Kind::Uint | Kind::Duration if default != "0" => {
             format!("{} (default {default})", flag.usage)
         }
         Kind::String if !default.is_empty() => {

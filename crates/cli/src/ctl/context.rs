@@ -69,7 +69,8 @@ impl Context {
     }
 }
 
-async fn connect(config: client::Config) -> Result<Client, Failure> {
+/// Connects to a cluster.
+pub(super) async fn connect(config: client::Config) -> Result<Client, Failure> {
     Client::connect(config).await.map_err(|error| {
         let code = match error {
             Error::CertificateWithoutKey { .. } | Error::TlsFile { .. } | Error::Tls(_) => {

@@ -173,6 +173,56 @@ fn transactions_are_understood_before_they_are_sent() {
 }
 
 #[test]
+fn mirrors_need_one_destination_and_one_prefix() {
+    fails(&["make-mirror"], 128, "make-mirror takes one destination argument");
+    fails(&["make-mirror", "a", "b"], 128, "make-mirror takes one destination argument");
+    fails(
+        &["make-mirror", "a", "--dest-prefix=x", "--no-dest-prefix"],
+        128,
+        "`--dest-prefix` and `--no-dest-prefix` cannot be set at the same time, choose one",
+    );
+    for text in ["x", "-1", "+1", ""] {
+        let (code, out, err) = run(&["make-mirror", "a", &format!("--max-txn-ops={text}")], "");
+        assert_eq!((code, out.as_str()), (Some(1), ""));
+        let begin = format!(
+            "Error: invalid argument \"{text}\" for \"--max-txn-ops\" flag: strconv.ParseUint: \
+             parsing \"{text}\": invalid syntax\nUsage:\n  etcdctl make-mirror [options] \
+             <destination> [flags]\n"
+        );
+        assert!(err.starts_with(&begin), "{err}");
+    }
+    let (code, out, err) = run(&["make-mirror", "--help"], "");
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(
+        out,
+        "Makes a mirror at the destination etcd cluster\n\nUsage:\n  etcdctl make-mirror [options] \
+         <destination> [flags]\n\nFlags:\n\
+         \x20     --dest-cacert string        Verify certificates of TLS enabled secure servers using \
+         this CA bundle\n\
+         \x20     --dest-cert string          Identify secure client using this TLS certificate file \
+         for the destination cluster\n\
+         \x20     --dest-insecure-transport   Disable transport security for client connections \
+         (default true)\n\
+         \x20     --dest-key string           Identify secure client using this TLS key file\n\
+         \x20     --dest-password string      Destination password for authentication (if this \
+         option is used, --user option shouldn't include password)\n\
+         \x20     --dest-prefix string        destination prefix to mirror a prefix to a different \
+         prefix in the destination cluster\n\
+         \x20     --dest-user string          Destination username[:password] for authentication \
+         (prompt if password is not supplied)\n  \
+         -h, --help                      help for make-mirror\n\
+         \x20     --max-txn-ops uint          Maximum number of operations permitted in a \
+         transaction during syncing updates. (default 128)\n\
+         \x20     --no-dest-prefix            mirror key-values to the root of the destination \
+         cluster\n\
+         \x20     --prefix string             Key-value prefix to mirror\n\
+         \x20     --rev int                   Specify the kv revision to start to mirror\n\
+         Use \"etcdctl options\" for a list of global command-line options (applies to all \
+         commands).\n"
+    );
+}
+
+#[test]
 fn help_goes_to_standard_output() {
     let (code, out, err) = run(&["endpoint", "hashkv", "--help"], "");
     assert_eq!((code, err.as_str()), (Some(0), ""));

@@ -41,9 +41,6 @@ pub enum BootstrapError {
     /// Two members have the same URL.
     #[error("initial cluster {0} has duplicate url")]
     DuplicateUrl(String),
-    /// A way to form clusters that is not there yet.
-    #[error("{0} is not supported by this version of Quorate yet")]
-    NotBuilt(&'static str),
     /// Nothing says who the members are.
     #[error("initial cluster unset and no discovery endpoints found")]
     Unset,
@@ -52,15 +49,7 @@ pub enum BootstrapError {
 impl Config {
     /// The members of `initial-cluster`, by name, each with sorted URLs.
     pub fn initial_members(&self) -> Result<BTreeMap<String, Vec<Url>>, UrlError> {
-        let mut members: BTreeMap<String, Vec<Url>> = BTreeMap::new();
-        for entry in self.cluster.initial.split(',').filter(|entry| !entry.is_empty()) {
-            let (name, url) = entry.split_once('=').unwrap_or((entry, ""));
-            members.entry(name.to_owned()).or_default().push(Url::parse(url)?);
-        }
-        for urls in members.values_mut() {
-            urls.sort();
-        }
-        Ok(members)
+        members_in(&self.cluster.initial)
     }
 
     /// The members of a new cluster, checked against this member; for a first start without
@@ -111,8 +100,21 @@ impl Config {
     }
 }
 
+/// Reads members as in `initial-cluster`: by name, each with sorted URLs.
+pub fn members_in(text: &str) -> Result<BTreeMap<String, Vec<Url>>, UrlError> {
+    let mut members: BTreeMap<String, Vec<Url>> = BTreeMap::new();
+    for entry in text.split(',').filter(|entry| !entry.is_empty()) {
+        let (name, url) = entry.split_once('=').unwrap_or((entry, ""));
+        members.entry(name.to_owned()).or_default().push(Url::parse(url)?);
+    }
+    for urls in members.values_mut() {
+        urls.sort();
+    }
+    Ok(members)
+}
+
 /// Prints members as `name=url,…`, sorted.
-fn print_members(members: &BTreeMap<String, Vec<Url>>) -> String {
+pub fn print_members(members: &BTreeMap<String, Vec<Url>>) -> String {
     let mut pairs: Vec<_> = members
         .iter()
         .flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}")))

@@ -177,8 +177,15 @@ fn cluster(settings: &Settings, initial: String) -> Cluster {
         },
         token: settings.text("initial-cluster-token"),
         discovery: (!endpoints.is_empty()).then(|| discovery(settings, endpoints)),
-        discovery_srv: (!domain.is_empty())
-            .then(|| DiscoverySrv { domain, service_name: settings.text("discovery-srv-name") }),
+        discovery_srv: (!domain.is_empty()).then(|| DiscoverySrv {
+            domain,
+            service_name: settings.text("discovery-srv-name"),
+            servers: settings
+                .words("discovery-srv-servers")
+                .iter()
+                .filter_map(|server| server.parse().ok())
+                .collect(),
+        }),
         strict_reconfig_check: settings.bool("strict-reconfig-check"),
         learners_max: usize::try_from(settings.signed("max-learners")).unwrap_or(0),
         force_new: settings.bool("force-new-cluster"),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::logging::{self, Level, Notice};
 
-use super::help;
+use super::{Discovery, help};
 
 const NOT_VERIFIED: &str = "failed to verify flags";
 
@@ -64,6 +64,23 @@ impl Exit {
     #[track_caller]
     pub fn start_failed(error: impl Into<String>) -> Self {
         Self::fatal(Notice::new(Level::Fatal, "discovery failed").with("error", error.into()))
+    }
+
+    /// Another cluster that does not tell who the members are.
+    #[track_caller]
+    pub fn discovery_refused(discovery: &Discovery, error: String, remedy: String) -> Self {
+        let refused =
+            Notice::new(Level::Warn, "failed to bootstrap; discovery token was already used")
+                .with("discovery-token", discovery.token.clone())
+                .with("discovery-endpoints", discovery.endpoints.join(","))
+                .with("error", error)
+                .with("remedy", remedy);
+        let mut exit = Self::fatal(refused);
+        exit.notices.push(Notice::new(
+            Level::Warn,
+            "do not reuse discovery token; generate a new one to bootstrap a cluster",
+        ));
+        exit
     }
 
     /// A port or socket that cannot be listened on.

@@ -85,7 +85,7 @@ pub(super) fn gather(
     announce::warn_deprecated(&settings, notices);
     let config = build::config(&settings, from_command_line, default_host, notices)?;
     validate::check_start(&config, notices).map_err(Exit::start_failed)?;
-    unbuilt::check(&settings, &config).map_err(Exit::invalid)?;
+    unbuilt::check(&config).map_err(Exit::invalid)?;
     announce::warn_unusual(&config, notices);
     Ok(config)
 }

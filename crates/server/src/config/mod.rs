@@ -33,12 +33,13 @@ mod validate;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::logging;
 
-pub use bootstrap::{BootstrapError, equal as equal_urls};
+pub use bootstrap::{BootstrapError, equal as equal_urls, members_in, print_members};
 pub use duration::GoDuration;
 pub use exit::Exit;
 pub use features::{Feature, FeatureGates, Stage};
@@ -186,6 +187,8 @@ pub struct DiscoverySrv {
     pub domain: String,
     /// Suffix of the service name.
     pub service_name: String,
+    /// Whom to ask; empty for those that the system names.
+    pub servers: Vec<SocketAddr>,
 }
 
 /// Raft's clock and log.

@@ -334,6 +334,12 @@ const CLUSTERING: &[Flag] = &[
     top("discovery-srv", Text, "", "DNS domain whose SRV records name the members."),
     top("discovery-srv-name", Text, "", "Suffix of the SRV service name."),
     top(
+        "discovery-srv-servers",
+        Words,
+        "",
+        "DNS servers (address:port) to ask for SRV records instead of the system's.",
+    ),
+    top(
         "strict-reconfig-check",
         Bool,
         "true",

@@ -677,19 +677,15 @@ fn ours_what_is_not_built_refuses_to_start() {
 }
 
 #[test]
-fn ours_only_a_member_without_data_cares_how_clusters_are_formed() {
-    for (line, what) in [
-        (&["--discovery-srv=example.com"] as &[&str], "--discovery-srv"),
-        (&["--discovery-token=t", "--discovery-endpoints=e"], "--discovery-endpoints"),
-    ] {
-        let config = config(line);
-        let error = config.check_forming().expect_err("a refusal").to_string();
-        assert_eq!(error, format!("{what} is not supported by this version of Quorate yet"));
-        assert!(crate::settings::node(&config, true, None, 0).is_ok(), "{what}: there is data");
-        assert!(crate::settings::node(&config, false, None, 0).is_err(), "{what}");
-    }
-    let several = config(&["--initial-cluster=default=http://localhost:2380,b=http://b:1"]);
-    assert!(several.check_forming().is_ok());
+fn ours_servers_for_srv_records_are_addresses() {
+    let found = config(&["--discovery-srv=x", "--discovery-srv-servers=127.0.0.1:53,[::1]:5353"]);
+    let records = found.cluster.discovery_srv.expect("a domain");
+    let servers: Vec<_> = records.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["127.0.0.1:53", "[::1]:5353"]);
+    assert_eq!(config(&["--discovery-srv=x"]).cluster.discovery_srv.expect("one").servers, []);
+    let exit = load_line(&["--discovery-srv-servers=dns"]).expect_err("a refusal");
+    let error = error_of(&exit);
+    assert_eq!(error, "--discovery-srv-servers \"dns\" must be in the format \"address:port\"");
 }
 
 #[test]

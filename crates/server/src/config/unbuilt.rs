@@ -3,18 +3,10 @@
 //! arrive.
 
 use super::features::Feature;
-use super::settings::Settings;
-use super::{BootstrapError, Config, TokenKind};
+use super::{Config, TokenKind};
 
 /// One row: the setting as the user wrote it, and whether this configuration asks for it.
 type Row = (&'static str, fn(&Config) -> bool);
-
-/// How a cluster is formed: asked only of a member that has no data yet. All others pass over these flags, which
-/// stay in unit files for ever.
-const FORMING_ROWS: &[Row] = &[
-    ("--discovery-endpoints", |config| config.cluster.discovery.is_some()),
-    ("--discovery-srv", |config| config.cluster.discovery_srv.is_some()),
-];
 
 const ROWS: &[Row] = &[
     ("--auth-token=jwt", |config| matches!(config.auth.token, TokenKind::Jwt(_))),
@@ -39,27 +31,10 @@ const GATES: &[Feature] = &[
     Feature::StopGRPCServiceOnDefrag,
 ];
 
-impl Config {
-    /// Refuses to form a cluster in a way that is not built.
-    pub fn check_forming(&self) -> Result<(), BootstrapError> {
-        match FORMING_ROWS.iter().find(|(_what, asked)| asked(self)) {
-            Some((what, _asked)) => Err(BootstrapError::NotBuilt(what)),
-            None => Ok(()),
-        }
-    }
-}
-
 /// Refuses a configuration that asks for what is not built.
-pub(super) fn check(settings: &Settings, config: &Config) -> Result<(), String> {
+pub(super) fn check(config: &Config) -> Result<(), String> {
     if let Some((what, _asked)) = ROWS.iter().find(|(_what, asked)| asked(config)) {
         return Err(format!("{what} is not supported by this version of Quorate yet"));
-    }
-    // Without a domain or endpoints these do nothing in etcd, either, but someone meant something
-    // by them.
-    if settings.is_given("discovery-srv-name") && !settings.text("discovery-srv-name").is_empty() {
-        return Err(
-            "--discovery-srv-name is not supported by this version of Quorate yet".to_owned()
-        );
     }
     for gate in GATES {
         let on = config.features.is_enabled(*gate);

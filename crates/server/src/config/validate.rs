@@ -1,6 +1,7 @@
 //! The checks between parsed values and a configuration, in etcd's order and with etcd's texts.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::build;
 use super::exit::Exit;
@@ -100,6 +101,13 @@ fn cluster(settings: &Settings, from_command_line: bool) -> Result<(), String> {
     }
     if endpoints.iter().any(|endpoint| endpoint.trim().is_empty()) {
         return Err("--discovery-endpoints must not contain empty endpoints".to_owned());
+    }
+    for server in settings.words("discovery-srv-servers") {
+        if server.parse::<SocketAddr>().is_err() {
+            return Err(format!(
+                "--discovery-srv-servers {server:?} must be in the format \"address:port\""
+            ));
+        }
     }
     Ok(())
 }

@@ -11,11 +11,13 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use prost::Message as _;
 use proto::raftpb::{self, MessageType};
 
+use super::unpack::{self, UNPACKED_BYTES_MAX, Unpackable};
+
 /// The longest message or entry, and the most that one frame may hold, as etcd has it.
 const FRAME_BYTES_MAX: u64 = 512 << 20;
 
 /// What an entry counts against [`FRAME_BYTES_MAX`] besides its bytes.
-const ENTRY_BYTES: u64 = size_of::<raftpb::Entry>() as u64;
+const ENTRY_BYTES: u64 = unpack::ENTRY_BYTES as u64;
 
 /// Bytes of a number.
 const NUMBER: u64 = 8;
@@ -133,9 +135,12 @@ pub enum Malformed {
     /// More than members send.
     #[error("a frame of {0} bytes or more is too long")]
     TooLong(u64),
-    /// Bytes that are no message or entry.
+    /// Bytes that are no entry.
     #[error("cannot decode: {0}")]
     Undecodable(#[from] prost::DecodeError),
+    /// Bytes that are no message.
+    #[error(transparent)]
+    Unpackable(#[from] Unpackable),
 }
 
 /// Reads one stream, however its bytes are cut.
@@ -237,7 +242,7 @@ impl Decoder {
             State::MessageLength => State::Message(bounded(taken.get_u64())?),
             State::Message(_) => {
                 let bytes = taken.len();
-                let message = raftpb::Message::decode(taken)?;
+                let message = unpack::message(taken)?;
                 if self.kind == Kind::MsgApp {
                     self.reached.follow(&message);
                 }
@@ -250,7 +255,10 @@ impl Decoder {
             }
             State::Count => {
                 let left = taken.get_u64();
-                bounded(left.saturating_mul(ENTRY_BYTES))?;
+                let unpacked = left.saturating_mul(ENTRY_BYTES);
+                if unpacked > UNPACKED_BYTES_MAX as u64 {
+                    return Err(Malformed::TooLong(unpacked));
+                }
                 Entries { left, ..Entries::default() }.next()
             }
             State::EntryLength(mut entries) => {
@@ -463,7 +471,7 @@ mod tests {
         let no_message = [&1_u64.to_be_bytes()[..], &[0xff]].concat();
         assert!(matches!(
             decoded(Kind::Message, &no_message.into(), 100),
-            Err(Malformed::Undecodable(_))
+            Err(Malformed::Unpackable(_))
         ));
     }
 

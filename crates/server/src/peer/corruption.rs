@@ -8,6 +8,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use super::urls::Urls;
 use crate::config::{Config, GoDuration};
 use crate::grpc::error;
 use crate::grpc::status::Status;
+use crate::incomplete::{Budget, INCOMPLETE_BYTES_MAX};
 use crate::service::Services;
 
 mod judge;
@@ -142,7 +144,8 @@ pub fn check_at_start(config: &Config, own: Own, reader: &Reader) -> Result<(), 
         .build()
         .map_err(StartError::Runtime)?;
     let peers = LocalSet::new().block_on(&runtime, async {
-        let requests = Requests::new(config.raft.election_timeout);
+        let incomplete = Arc::new(Budget::new(INCOMPLETE_BYTES_MAX));
+        let requests = Requests::new(config.raft.election_timeout, incomplete);
         ask_all(&requests, own, &reader.membership(), hash.revision, patience).await
     });
     if judge::differing(own.member, hash, &peers) > 0 {

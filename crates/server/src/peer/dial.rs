@@ -3,8 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -13,6 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::config::Url;
 use crate::http::body::Answer;
+use crate::incomplete::Share;
 
 /// A connection to a member, free for a request.
 pub type Connection = SendRequest<Answer>;
@@ -39,7 +41,8 @@ async fn connected(url: &Url) -> io::Result<Connection> {
     shake_hands(stream).await
 }
 
-async fn shake_hands<T>(stream: T) -> io::Result<Connection>
+/// Speaks HTTP over a connection that is there.
+pub async fn shake_hands<T>(stream: T) -> io::Result<Connection>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -98,12 +101,43 @@ pub async fn send(
     }
 }
 
-/// Collects a body of at most `bytes_max`.
+/// Collects a body of at most `bytes_max`. However small the pieces are in which it comes, it takes its bytes and no more.
 pub async fn collect(body: Incoming, bytes_max: usize, patience: Duration) -> io::Result<Bytes> {
-    let collected = http_body_util::BodyExt::collect(http_body_util::Limited::new(body, bytes_max));
+    collect_if(body, bytes_max, patience, |_capacity| true).await
+}
+
+/// Like [`collect`], of bytes that count against what many hold together.
+pub async fn collect_shared(
+    body: Incoming,
+    bytes_max: usize,
+    patience: Duration,
+    mut share: Share,
+) -> io::Result<Bytes> {
+    collect_if(body, bytes_max, patience, |capacity| share.hold(capacity)).await
+}
+
+async fn collect_if(
+    mut body: Incoming,
+    bytes_max: usize,
+    patience: Duration,
+    mut may_hold: impl FnMut(usize) -> bool,
+) -> io::Result<Bytes> {
+    let collected = async {
+        let mut all = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let piece = frame.map_err(io::Error::other)?.into_data().unwrap_or_default();
+            if all.len() + piece.len() > bytes_max {
+                return Err(io::Error::other("the answer is too long"));
+            }
+            all.extend_from_slice(&piece);
+            if !may_hold(all.capacity()) {
+                return Err(io::Error::other("too many long answers at a time"));
+            }
+        }
+        Ok(all.freeze())
+    };
     match tokio::time::timeout(patience, collected).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) => Err(io::Error::other(error)),
+        Ok(collected) => collected,
         Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
     }
 }

@@ -1,6 +1,7 @@
 //! What the peer port serves (`spec/peer-protocol.md` §1): HTTP/1.1 with bodies that are bounded, and streams that never
 //! end by themselves.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
@@ -33,27 +35,39 @@ use super::admission::{
     self, CLUSTER_ID, FROM, Refused, SERVER_VERSION, Standing, check_compatible, check_stream, hex,
 };
 use super::corruption;
+use super::crowd::{CONNECTIONS_MAX, Crowd, Place};
 use super::join;
 use super::probe;
 use super::receive::{self, Receiver};
 use super::stream;
 use super::transport::Transport;
+use super::unpack;
 use crate::config::ETCD_VERSION;
 use crate::grpc::error;
 use crate::http::version_text;
-use crate::incomplete::Budget;
-use crate::service::Services;
+use crate::incomplete::{Budget, Share};
+use crate::metrics::NetworkFigures;
 use crate::service::cluster::PROMOTE_PATH;
 use crate::service::lease;
+use crate::service::{Remote, Services};
 
 /// Time a member has to send the head of a request, and each further piece, as etcd has it.
 const PIECE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Bytes of one message.
-const MESSAGE_BYTES_MAX: usize = 512 << 20;
+/// Time a member has to send a whole message.
+const BODY_PATIENCE: Duration = Duration::from_mins(1);
 
-/// Bytes of all messages that have not arrived whole.
-const INCOMPLETE_BYTES_MAX: usize = 1 << 30;
+/// Bytes of the head of a request, and of anything else that is read at a time.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of one message: what is longer comes on a stream.
+const MESSAGE_BYTES_MAX: usize = 128 << 20;
+
+/// Bytes of all messages that have not arrived whole, or wait for the node.
+const INCOMPLETE_BYTES_MAX: usize = 256 << 20;
+
+/// Characters of a path, or of a reason, in a line of the log.
+const LOGGED_CHARS_MAX: usize = 200;
 
 /// What the connections of the peer port share.
 #[derive(Debug)]
@@ -62,6 +76,25 @@ pub struct Door {
     services: Rc<Services>,
     snapshots: Rc<Receiver>,
     incomplete: Arc<Budget>,
+    crowd: Rc<Crowd>,
+}
+
+/// One connection, as its requests see it.
+#[derive(Debug)]
+struct Visitor {
+    remote: Remote,
+    /// Ends the connection.
+    cut: Rc<Notify>,
+    place: Place,
+    /// Requests so far.
+    requests: Cell<u64>,
+}
+
+/// A body, with the room that it takes.
+#[derive(Debug)]
+struct Held {
+    bytes: Bytes,
+    _share: Share,
 }
 
 /// The body of an answer.
@@ -75,54 +108,91 @@ type Answer = Response<Body>;
 
 impl Door {
     /// Makes the door of a transport.
-    pub fn new(transport: Rc<Transport>, services: Rc<Services>, snapshots: Receiver) -> Self {
-        let snapshots = Rc::new(snapshots);
-        Self {
-            transport,
-            services,
-            snapshots,
-            incomplete: Arc::new(Budget::new(INCOMPLETE_BYTES_MAX)),
-        }
+    pub fn new(
+        transport: Rc<Transport>,
+        services: Rc<Services>,
+        snapshots: receive::Settings,
+        network: Arc<NetworkFigures>,
+    ) -> Self {
+        let incomplete = Arc::new(Budget::new(INCOMPLETE_BYTES_MAX));
+        let handle = services.handle().clone();
+        let receiver = Receiver::new(snapshots, handle, Arc::clone(&incomplete), network);
+        let snapshots = Rc::new(receiver);
+        let crowd = Crowd::new(CONNECTIONS_MAX);
+        Self { transport, services, snapshots, incomplete, crowd }
     }
 
     /// Serves one connection to its end.
-    pub async fn serve<T>(self: Rc<Self>, io: T)
+    pub async fn serve<T>(self: Rc<Self>, io: T, remote: Remote)
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let cut = Rc::new(Notify::new());
+        let Some(place) = self.crowd.enter(Rc::clone(&cut)) else {
+            tracing::warn!(%remote, "refused a connection to the peer port: too many are in use");
+            return;
+        };
+        let requests = Cell::default();
+        let visitor = Rc::new(Visitor { remote, cut: Rc::clone(&cut), place, requests });
         let service = {
-            let cut = Rc::clone(&cut);
+            let visitor = Rc::clone(&visitor);
             service_fn(move |request: Request<Incoming>| {
-                let (door, cut) = (Rc::clone(&self), Rc::clone(&cut));
-                async move { Ok::<_, Infallible>(door.answer(request, cut).await) }
+                let (door, visitor) = (Rc::clone(&self), Rc::clone(&visitor));
+                async move { Ok::<_, Infallible>(door.answer(request, &visitor).await) }
             })
         };
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(PIECE_PATIENCE)
+            .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(io), service);
         tokio::select! {
             served = connection => {
                 if let Err(error) = served {
-                    tracing::debug!(%error, "a connection of a member ended early");
+                    visitor.tell(&error);
                 }
             }
-            () = cut.notified() => tracing::warn!("cut a stream that its reader has not read from for long"),
+            () = cut.notified() => {
+                tracing::warn!(%remote, "cut a connection of the peer port that was idle or not read from for long");
+            }
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, cut: Rc<Notify>) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, visitor: &Visitor) -> Answer {
+        visitor.place.refresh();
+        visitor.requests.set(visitor.requests.get() + 1);
         let (head, body) = request.into_parts();
+        let answer = self.routed(&head, body, visitor).await;
+        // A lease that is gone and a learner that is behind are no mistakes of who asks.
+        let path = head.uri.path();
+        let is_ordinary = path.starts_with(lease::PATH) || path.starts_with(PROMOTE_PATH);
+        if answer.status().is_client_error() && !is_ordinary {
+            let reason = match answer.body() {
+                Body::Whole(Some(text)) => String::from_utf8_lossy(text).into_owned(),
+                Body::Whole(None) | Body::Stream(_) => String::new(),
+            };
+            tracing::warn!(
+                remote = %visitor.remote,
+                method = %head.method,
+                path = shortened(path),
+                status = answer.status().as_u16(),
+                reason = shortened(reason.trim_end()),
+                "refused a request at the peer port"
+            );
+        }
+        answer
+    }
+
+    async fn routed(&self, head: &Parts, body: Incoming, visitor: &Visitor) -> Answer {
         let path = head.uri.path();
         let mut answer = if let Some(stream) = path.strip_prefix("/raft/stream/") {
-            self.stream(&head.method, stream, &head.headers, cut)
+            self.stream(&head.method, stream, &head.headers, visitor)
         } else if let Some(id) = path.strip_prefix(PROMOTE_PATH) {
             self.promote(&head.method, id).await
         } else {
             match path {
                 "/raft" => self.message(&head.method, &head.headers, body).await,
-                "/raft/snapshot" => self.snapshot(&head.method, &head.headers, body).await,
+                "/raft/snapshot" => self.snapshot(head, body, visitor).await,
                 probe::PATH => probed(),
                 "/members" => self.members(&head.method),
                 corruption::PATH => self.hash_kv(&head.method, &head.headers, body).await,
@@ -141,7 +211,13 @@ impl Door {
     }
 
     /// Begins a stream to the member that asks for it.
-    fn stream(&self, method: &Method, path: &str, headers: &HeaderMap, cut: Rc<Notify>) -> Answer {
+    fn stream(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        visitor: &Visitor,
+    ) -> Answer {
         let begun = || {
             let transport = &self.transport;
             check_compatible(headers, transport.own())?;
@@ -151,7 +227,10 @@ impl Door {
                 self.introduce(headers);
             }
             let (kind, from) = checked?;
-            let body = transport.attach(from, kind, cut);
+            let body = transport.attach(from, kind, Rc::clone(&visitor.cut));
+            if body.is_some() {
+                visitor.place.keep();
+            }
             body.ok_or(Refused { status: StatusCode::NOT_FOUND, text: UNKNOWN_SENDER })
         };
         let mut answer = if method == Method::GET {
@@ -189,12 +268,13 @@ impl Door {
         let Some(body) = self.collect(body, MESSAGE_BYTES_MAX).await else {
             return failed("error reading raft message");
         };
-        let bytes = body.len();
-        let Ok(message) = raftpb::Message::decode(body) else {
+        let Held { bytes, _share } = body;
+        let size = bytes.len();
+        let Ok(message) = unpack::message(bytes) else {
             return failed("error unmarshalling raft message");
         };
         if let Some(figures) = &figures {
-            figures.received(bytes);
+            figures.received(size);
         }
         if let Err(answer) = self.check_ends(&message) {
             return *answer;
@@ -215,7 +295,8 @@ impl Door {
     }
 
     /// Takes a snapshot of the leader.
-    async fn snapshot(&self, method: &Method, headers: &HeaderMap, body: Incoming) -> Answer {
+    async fn snapshot(&self, head: &Parts, body: Incoming, visitor: &Visitor) -> Answer {
+        let Parts { method, headers, .. } = head;
         if method != Method::POST {
             return not_allowed("POST");
         }
@@ -223,7 +304,11 @@ impl Door {
             return refused(why);
         }
         self.introduce(headers);
-        let check = |message: &raftpb::Message| self.check_ends(message);
+        let check = |message: &raftpb::Message| {
+            self.check_ends(message)?;
+            visitor.place.keep();
+            Ok::<(), Box<Answer>>(())
+        };
         match self.snapshots.receive(body, check).await {
             Ok(()) => no_content(),
             Err(answer) => *answer,
@@ -231,12 +316,19 @@ impl Door {
     }
 
     /// Collects a body of at most `bytes_max`, if it comes in time and there is room.
-    async fn collect(&self, mut body: Incoming, bytes_max: usize) -> Option<Bytes> {
+    async fn collect(&self, body: Incoming, bytes_max: usize) -> Option<Held> {
+        let collected = self.collected(body, bytes_max);
+        tokio::time::timeout(BODY_PATIENCE, collected).await.ok().flatten()
+    }
+
+    async fn collected(&self, mut body: Incoming, bytes_max: usize) -> Option<Held> {
         let mut share = self.incomplete.share();
         let mut all = BytesMut::new();
         loop {
             let piece = tokio::time::timeout(PIECE_PATIENCE, body.frame()).await.ok()?;
-            let Some(piece) = piece.transpose().ok()? else { return Some(all.freeze()) };
+            let Some(piece) = piece.transpose().ok()? else {
+                return Some(Held { bytes: all.freeze(), _share: share });
+            };
             let piece = piece.into_data().unwrap_or_default();
             if all.len() + piece.len() > bytes_max {
                 return None;
@@ -296,7 +388,7 @@ impl Door {
         let Some(body) = self.collect(body, QUESTION_BYTES_MAX).await else {
             return text(StatusCode::BAD_REQUEST, "error reading body");
         };
-        let Ok(LeaseKeepAliveRequest { id }) = LeaseKeepAliveRequest::decode(body) else {
+        let Ok(LeaseKeepAliveRequest { id }) = LeaseKeepAliveRequest::decode(body.bytes) else {
             return text(StatusCode::BAD_REQUEST, "error unmarshalling request");
         };
         match self.services.renew_here(id).await {
@@ -314,7 +406,7 @@ impl Door {
         let Some(body) = self.collect(body, QUESTION_BYTES_MAX).await else {
             return text(StatusCode::BAD_REQUEST, "error reading body");
         };
-        let asked = LeaseInternalRequest::decode(body).ok();
+        let asked = LeaseInternalRequest::decode(body.bytes).ok();
         let Some(asked) = asked.and_then(|asked| asked.lease_time_to_live_request) else {
             return text(StatusCode::BAD_REQUEST, "error unmarshalling request");
         };
@@ -344,7 +436,7 @@ impl Door {
         let Some(body) = self.collect(body, QUESTION_BYTES_MAX).await else {
             return text(StatusCode::BAD_REQUEST, "error reading body");
         };
-        let Ok(HashAsked { revision }) = serde_json::from_slice(&body) else {
+        let Ok(HashAsked { revision }) = serde_json::from_slice(&body.bytes) else {
             return text(StatusCode::BAD_REQUEST, "error unmarshalling request");
         };
         match self.services.hash_at(revision).await {
@@ -379,6 +471,25 @@ impl Door {
         answer.headers_mut().insert(CONTENT_TYPE, plain);
         answer
     }
+}
+
+impl Visitor {
+    /// Tells why a connection ended early, if that is news.
+    fn tell(&self, error: &hyper::Error) {
+        let remote = self.remote;
+        // Connections that members keep for later end in this way, too.
+        let was_silent = error.is_timeout() && self.requests.get() == 0;
+        if error.is_parse() || was_silent {
+            tracing::warn!(%remote, %error, "refused a connection to the peer port");
+        } else {
+            tracing::debug!(%remote, %error, "a connection of a member ended early");
+        }
+    }
+}
+
+/// What of a text goes into a line of the log.
+fn shortened(text: &str) -> &str {
+    text.char_indices().nth(LOGGED_CHARS_MAX).map_or(text, |(end, _)| &text[..end])
 }
 
 /// Bytes of a question that is no message of raft, as etcd has it.

@@ -64,7 +64,7 @@ pub enum JoinError {
 
 /// A member as `/members` tells it.
 #[derive(Debug, Deserialize)]
-struct Told {
+pub struct Told {
     id: u64,
     #[serde(default, rename = "peerURLs")]
     peer_urls: Option<Vec<String>>,
@@ -109,7 +109,6 @@ pub fn find(config: &Config) -> Result<Identity, JoinError> {
 /// Checks that a member that is about to form a cluster has not done so before: if it has, the others know it with the URLs
 /// that it published. Whoever does not answer soon is passed over, for it may be about to start itself. Blocks meanwhile.
 pub fn check_is_new(config: &Config) -> Result<(), JoinError> {
-    config.check_forming()?;
     let members = config.bootstrap_members()?;
     let others = others(&members, &config.name);
     if others.is_empty() {
@@ -165,7 +164,7 @@ async fn fetch(urls: &[Url], patience: Duration) -> Option<(Vec<Told>, u64)> {
         let told = answer.and_then(|(headers, body)| {
             let cluster = admission::text(&headers, &CLUSTER_ID).and_then(admission::id);
             let cluster = cluster.ok_or_else(|| io::Error::other("it has no cluster ID"))?;
-            Ok((serde_json::from_slice(&body)?, cluster))
+            Ok((parse_members(&body)?, cluster))
         });
         match told {
             Ok(told) => return Some(told),
@@ -177,6 +176,17 @@ async fn fetch(urls: &[Url], patience: Duration) -> Option<(Vec<Told>, u64)> {
         }
     }
     None
+}
+
+/// Reads what a member says of all.
+pub fn parse_members(told: &[u8]) -> io::Result<Vec<Told>> {
+    Ok(serde_json::from_slice(told)?)
+}
+
+/// Reads the cluster version that a member tells; one that has not decided yet does not count.
+pub fn parse_cluster_version(told: &[u8]) -> Option<Version> {
+    let Versions { etcdcluster } = serde_json::from_slice(told).ok()?;
+    etcdcluster.parse().ok()
 }
 
 async fn ask(url: &Url, path: &str, patience: Duration) -> io::Result<(HeaderMap, Bytes)> {
@@ -191,7 +201,11 @@ async fn ask(url: &Url, path: &str, patience: Duration) -> io::Result<(HeaderMap
 }
 
 /// Matches the members that are there with those that are configured; returns the own id.
-fn matched(told: &[Told], members: &BTreeMap<String, Vec<Url>>, own: &str) -> Result<u64, String> {
+pub fn matched(
+    told: &[Told],
+    members: &BTreeMap<String, Vec<Url>>,
+    own: &str,
+) -> Result<u64, String> {
     if told.len() != members.len() {
         return Err("member count is unequal".to_owned());
     }
@@ -220,10 +234,9 @@ async fn is_compatible(urls: &[Url], patience: Duration) -> bool {
     let mut versions = Vec::new();
     for url in urls {
         if let Ok((_, body)) = ask(url, "/version", patience).await
-            && let Ok(Versions { etcdcluster }) = serde_json::from_slice(&body)
+            && let Some(version) = parse_cluster_version(&body)
         {
-            // One that has not decided yet does not count.
-            versions.extend(etcdcluster.parse::<Version>());
+            versions.push(version);
         }
     }
     is_in_range(&versions, goes_down(urls, patience).await)

@@ -11,17 +11,19 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::StatusCode;
+use http_body::Body;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use machine::Machine;
 use node::Prepared;
-use prost::Message as _;
 use proto::raftpb::{self, MessageType};
 use storage::backend;
 use storage::{Disk, File, OpenMode, snap};
 use tokio::sync::Mutex;
 
+use super::unpack;
 use crate::handle::Handle;
+use crate::incomplete::{Budget, Share};
 use crate::metrics::{Histogram, NetworkFigures, PeerFigures};
 
 /// Bytes of the message, as etcd has it.
@@ -30,7 +32,8 @@ const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes that are collected before they are written.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Time in which the sender has to go on: it may be busy making the file.
+/// Time in which the sender has to send its message, and then each [`PIECE_BYTES`]: it may be busy making the file. One that is
+/// slower than that would keep others from sending theirs.
 const PIECE_PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a restart removes.
@@ -76,14 +79,21 @@ pub struct Receiver {
     settings: Settings,
     handle: Handle,
     network: Arc<NetworkFigures>,
+    /// What messages that have not arrived whole may take together.
+    incomplete: Arc<Budget>,
     /// Held by the one that is being received.
     turn: Mutex<()>,
 }
 
 impl Receiver {
-    /// Makes a receiver for a member whose node `handle` reaches.
-    pub fn new(settings: Settings, handle: Handle, network: Arc<NetworkFigures>) -> Self {
-        Self { settings, handle, network, turn: Mutex::new(()) }
+    /// Makes a receiver for a member whose node `handle` reaches. Messages count against `incomplete`.
+    pub fn new(
+        settings: Settings,
+        handle: Handle,
+        incomplete: Arc<Budget>,
+        network: Arc<NetworkFigures>,
+    ) -> Self {
+        Self { settings, handle, network, incomplete, turn: Mutex::new(()) }
     }
 
     /// Receives a snapshot whose message `check` admits, and waits until it is in place, or does not count.
@@ -95,8 +105,10 @@ impl Receiver {
     where
         E: From<Refused>,
     {
-        let mut body = Pieces { body, rest: Bytes::new() };
-        let message = body.message().await?;
+        let mut body = Pieces::new(body);
+        // Held until the snapshot is in place.
+        let mut share = self.incomplete.share();
+        let message = in_time(body.message(&mut share)).await?;
         check(&message)?;
         // A task of its own: a sender that goes away must not end the turn while the files are in use.
         let receiver = Rc::clone(self);
@@ -186,7 +198,7 @@ impl Receiver {
         let path = temporary.clone();
         let mut file = self.long(move || create(&*created, &path)).await?;
         let mut written = 0;
-        while let Some(piece) = body.piece(PIECE_BYTES).await? {
+        while let Some(piece) = in_time(body.piece(PIECE_BYTES)).await? {
             let (at, path) = (written, temporary.clone());
             written += piece.len() as u64;
             figures.received(piece.len());
@@ -198,6 +210,11 @@ impl Receiver {
         self.long(finish).await?;
         Ok(written)
     }
+}
+
+async fn in_time<T>(part: impl Future<Output = Result<T, Refused>>) -> Result<T, Refused> {
+    let part = tokio::time::timeout(PIECE_PATIENCE, part).await;
+    part.unwrap_or_else(|_elapsed| Err(Refused::failed("the sender does not go on")))
 }
 
 fn fault(operation: &'static str, path: &Path, source: std::io::Error) -> machine::Fault {
@@ -234,7 +251,7 @@ fn finish(
 }
 
 /// Makes the received file a backend and recovers its state. The file itself is of no more use then.
-fn prepare(settings: &Settings, index: u64) -> Result<Prepared, machine::Fault> {
+pub fn prepare(settings: &Settings, index: u64) -> Result<Prepared, machine::Fault> {
     let Settings { disk, snap_dir, database, machine, backend } = settings;
     let received = snap::database_path(snap_dir, index);
     let beside = snap::import_path(snap_dir, index);
@@ -252,31 +269,45 @@ fn prepare(settings: &Settings, index: u64) -> Result<Prepared, machine::Fault> 
 }
 
 /// The body of a request, piece by piece.
-struct Pieces {
-    body: Incoming,
+#[derive(Debug)]
+pub struct Pieces<B = Incoming> {
+    body: B,
     /// Arrived and not taken.
     rest: Bytes,
 }
 
-impl Pieces {
+impl<B> Pieces<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    /// Starts with a body of which nothing was taken yet.
+    pub fn new(body: B) -> Self {
+        Self { body, rest: Bytes::new() }
+    }
+
     /// Takes raft's message with its length before it.
-    async fn message(&mut self) -> Result<raftpb::Message, Refused> {
+    pub async fn message(&mut self, share: &mut Share) -> Result<raftpb::Message, Refused> {
         let short = || Refused::bad("failed to decode raft message");
-        let mut length = self.exactly(size_of::<u64>()).await?.ok_or_else(short)?;
+        let mut length = self.exactly(size_of::<u64>(), share).await?.ok_or_else(short)?;
         let length = length.get_u64();
         if length > MESSAGE_BYTES_MAX {
             return Err(short());
         }
         let length = usize::try_from(length).map_err(|_too_long| short())?;
-        let encoded = self.exactly(length).await?.ok_or_else(short)?;
-        let message = raftpb::Message::decode(encoded).map_err(|_malformed| short())?;
+        let encoded = self.exactly(length, share).await?.ok_or_else(short)?;
+        let message = unpack::message(encoded).map_err(|_malformed| short())?;
         if message.r#type() != MessageType::MsgSnap || message.snapshot.is_none() {
             return Err(Refused::bad("wrong raft message type"));
         }
         Ok(message)
     }
 
-    async fn exactly(&mut self, needed: usize) -> Result<Option<Bytes>, Refused> {
+    async fn exactly(
+        &mut self,
+        needed: usize,
+        share: &mut Share,
+    ) -> Result<Option<Bytes>, Refused> {
         let mut all = BytesMut::new();
         while all.len() < needed {
             if self.rest.is_empty() && !self.more().await? {
@@ -285,12 +316,15 @@ impl Pieces {
             let missing = needed - all.len();
             let taken = self.rest.split_to(missing.min(self.rest.len()));
             all.extend_from_slice(&taken);
+            if !share.hold(all.capacity()) {
+                return Err(Refused::failed("too many messages are being received"));
+            }
         }
         Ok(Some(all.freeze()))
     }
 
     /// Takes about `bytes`, or what is left; `None` when nothing is.
-    async fn piece(&mut self, bytes: usize) -> Result<Option<Bytes>, Refused> {
+    pub async fn piece(&mut self, bytes: usize) -> Result<Option<Bytes>, Refused> {
         let mut piece = BytesMut::new();
         while piece.len() < bytes {
             if self.rest.is_empty() && !self.more().await? {
@@ -303,11 +337,10 @@ impl Pieces {
 
     /// Waits for more; false at the end.
     async fn more(&mut self) -> Result<bool, Refused> {
-        match tokio::time::timeout(PIECE_PATIENCE, self.body.frame()).await {
-            Err(_elapsed) => Err(Refused::failed("the sender does not go on")),
-            Ok(None) => Ok(false),
-            Ok(Some(Err(error))) => Err(Refused::failed(error)),
-            Ok(Some(Ok(frame))) => {
+        match self.body.frame().await {
+            None => Ok(false),
+            Some(Err(error)) => Err(Refused::failed(error)),
+            Some(Ok(frame)) => {
                 self.rest = frame.into_data().unwrap_or_default();
                 Ok(true)
             }

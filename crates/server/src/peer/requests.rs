@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::dial::{self, Connection};
 use crate::config::Url;
+use crate::incomplete::Budget;
 
 /// Connections to one URL that are kept.
 const IDLE_MAX: usize = 16;
@@ -27,6 +29,8 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Requests {
     dial_patience: Duration,
+    /// What answers may take together.
+    incomplete: Arc<Budget>,
     /// By URL.
     idle: RefCell<BTreeMap<Url, Vec<Connection>>>,
 }
@@ -45,9 +49,10 @@ pub struct Asked {
 }
 
 impl Requests {
-    /// Starts without connections.
-    pub fn new(election_timeout: Duration) -> Self {
-        Self { dial_patience: DIAL_PATIENCE + election_timeout, idle: RefCell::default() }
+    /// Starts without connections. What is being answered counts against `incomplete`.
+    pub fn new(election_timeout: Duration, incomplete: Arc<Budget>) -> Self {
+        let dial_patience = DIAL_PATIENCE + election_timeout;
+        Self { dial_patience, incomplete, idle: RefCell::default() }
     }
 
     /// Asks the member at `url` within `patience`.
@@ -62,7 +67,9 @@ impl Requests {
         let request = dial::request(method, url, &path, headers, body);
         let answer = dial::send(&mut connection, request, patience).await?;
         let status = answer.status();
-        let body = dial::collect(answer.into_body(), ANSWER_BYTES_MAX, patience).await?;
+        let share = self.incomplete.share();
+        let body = answer.into_body();
+        let body = dial::collect_shared(body, ANSWER_BYTES_MAX, patience, share).await?;
         let mut idle = self.idle.borrow_mut();
         let idle = idle.entry(url.clone()).or_default();
         if idle.len() < IDLE_MAX {

@@ -101,6 +101,24 @@ impl Sender {
         !shared.gone
     }
 
+    /// Ends the stream in order: what waits for the connection still leaves it, if that is done by [`STALL_MAX`] from now.
+    pub fn end(&self, now: Instant) {
+        let mut shared = self.shared.borrow_mut();
+        shared.ended = true;
+        shared.waits_since = Some(now);
+        shared.wake();
+    }
+
+    /// Cuts a stream that was ended and is not gone in time. False once it is.
+    pub fn wind_down(&self, now: Instant) -> bool {
+        let shared = self.shared.borrow();
+        let is_late = shared.waits_since.is_some_and(|since| now.duration_since(since) > STALL_MAX);
+        if is_late && !shared.gone {
+            self.cut.notify_one();
+        }
+        !shared.gone && !is_late
+    }
+
     /// Tells whether the connection is there.
     pub fn is_attached(&self) -> bool {
         !self.shared.borrow().gone
@@ -128,13 +146,20 @@ impl Shared {
         }
     }
 
+    /// Gives the connection time anew, unless the stream has ended: then all has to leave in time.
+    fn note_progress(&mut self, waits_since: Option<Instant>) {
+        if !self.ended {
+            self.waits_since = waits_since;
+        }
+    }
+
     /// Takes what the connection is to send next: little enough that it comes back soon if bytes leave at all.
     fn take(&mut self) -> Bytes {
         if self.buffer.len() > FRAME_BYTES {
-            self.waits_since = Some(Instant::now());
+            self.note_progress(Some(Instant::now()));
             return self.buffer.split_to(FRAME_BYTES).freeze();
         }
-        self.waits_since = None;
+        self.note_progress(None);
         if self.buffer.capacity() > BUFFER_BYTES_KEPT {
             return std::mem::take(&mut self.buffer).freeze();
         }
@@ -223,5 +248,21 @@ mod tests {
         assert_eq!(poll(&mut body), Poll::Ready(Some(1)), "one is enough");
         assert!(sender.beat(now + 2 * STALL_MAX), "nothing waits");
         assert!(!sender.beat(Instant::now() + 2 * STALL_MAX));
+    }
+
+    #[test]
+    fn a_stream_that_was_ended_leaves_in_time_or_is_cut() {
+        let now = Instant::now();
+        let (sender, mut body) = channel(Kind::Message, Rc::default());
+        assert!(sender.send(&message(2 * FRAME_BYTES)));
+        sender.end(now);
+        assert!(matches!(poll(&mut body), Poll::Ready(Some(FRAME_BYTES))), "a part of it");
+        assert!(sender.wind_down(now + STALL_MAX), "the rest has time");
+        assert!(!sender.wind_down(now + 2 * STALL_MAX), "it was cut");
+        drop(body);
+        let (sender, body) = channel(Kind::Message, Rc::default());
+        sender.end(now);
+        drop(body);
+        assert!(!sender.wind_down(now), "it is gone");
     }
 }

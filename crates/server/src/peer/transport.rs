@@ -53,6 +53,8 @@ struct State {
     /// Ids of `remotes` in the order in which they came.
     order: Vec<u64>,
     remotes: BTreeMap<u64, Pipeline>,
+    /// Streams in whose place others came, on their way out.
+    ending: Vec<stream::Sender>,
 }
 
 /// A member that is not this one.
@@ -130,11 +132,13 @@ impl Transport {
         if state.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &membership)) {
             return;
         }
-        let gone: Vec<u64> =
-            state.peers.keys().copied().filter(|id| membership.member(*id).is_none()).collect();
-        for id in gone {
-            state.peers.remove(&id);
-            state.heartbeats.remove(&id);
+        let State { peers, heartbeats, ending, .. } = &mut *state;
+        for (id, mut peer) in peers.extract_if(.., |id, _| membership.member(*id).is_none()) {
+            for stream in std::mem::take(&mut peer.streams).into_values() {
+                stream.end(Instant::now());
+                ending.push(stream);
+            }
+            heartbeats.remove(&id);
             self.inflow.down(id, &"it is no member any more");
         }
         for member in membership.members().filter(|member| member.id != self.own.member) {
@@ -212,7 +216,10 @@ impl Transport {
         let mut state = self.state.borrow_mut();
         let peer = state.peers.get_mut(&peer)?;
         let (sender, body) = stream::channel(kind, cut, Arc::clone(&peer.figures));
-        peer.streams.insert(kind, sender);
+        if let Some(former) = peer.streams.insert(kind, sender) {
+            former.end(Instant::now());
+            state.ending.push(former);
+        }
         Some(body)
     }
 
@@ -281,9 +288,11 @@ impl Transport {
     /// Shows peers that the streams to them are alive, and cuts those that nobody reads.
     pub fn beat(&self, now: Instant) {
         self.follow();
-        for peer in self.state.borrow_mut().peers.values_mut() {
+        let mut state = self.state.borrow_mut();
+        for peer in state.peers.values_mut() {
             peer.streams.retain(|_, stream| stream.beat(now));
         }
+        state.ending.retain(|stream| stream.wind_down(now));
     }
 }
 

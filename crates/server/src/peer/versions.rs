@@ -139,7 +139,8 @@ async fn ask(transport: &Transport, urls: &[String]) -> io::Result<Version> {
     Err(failed)
 }
 
-fn parse(said: &[u8]) -> io::Result<Version> {
+/// Reads what a member says of itself.
+pub fn parse(said: &[u8]) -> io::Result<Version> {
     let said: Said = serde_json::from_slice(said)?;
     said.etcdserver.parse().map_err(io::Error::other)
 }

@@ -66,11 +66,9 @@ impl Services {
             }
         };
         let there = |status, body| match status {
-            StatusCode::OK => match LeaseInternalResponse::decode(body) {
-                Ok(LeaseInternalResponse { lease_time_to_live_response: Some(times) }) => {
-                    Attempt::Done(Ok(times))
-                }
-                _ => Attempt::Again,
+            StatusCode::OK => match read_times(body) {
+                Some(times) => Attempt::Done(Ok(times)),
+                None => Attempt::Again,
             },
             StatusCode::NOT_FOUND => Attempt::Done(Ok(unknown(request.id))),
             _ => Attempt::Again,
@@ -161,9 +159,9 @@ impl Services {
             }
         };
         let there = |status, body| match status {
-            StatusCode::OK => match LeaseKeepAliveResponse::decode(body) {
-                Ok(kept) => Attempt::Done(Ok((kept.ttl, revision))),
-                Err(_malformed) => Attempt::Again,
+            StatusCode::OK => match read_renewed(body) {
+                Some(ttl) => Attempt::Done(Ok((ttl, revision))),
+                None => Attempt::Again,
             },
             StatusCode::NOT_FOUND => Attempt::Done(Ok((0, revision))),
             _ => Attempt::Again,
@@ -179,6 +177,16 @@ impl Services {
         };
         Ok((ttl, revision))
     }
+}
+
+/// Reads a leader's answer about a lease's times.
+pub fn read_times(body: Bytes) -> Option<LeaseTimeToLiveResponse> {
+    LeaseInternalResponse::decode(body).ok()?.lease_time_to_live_response
+}
+
+/// Reads a leader's answer to a renewal: the ttl.
+pub fn read_renewed(body: Bytes) -> Option<i64> {
+    LeaseKeepAliveResponse::decode(body).ok().map(|kept| kept.ttl)
 }
 
 /// What is told of a lease that is not there.

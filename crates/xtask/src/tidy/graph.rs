@@ -13,13 +13,24 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("quorate-storage", &["quorate-proto"]),
     ("quorate-machine", &["quorate-proto", "quorate-storage"]),
     ("quorate-node", &["quorate-proto", "quorate-storage", "quorate-machine"]),
-    ("quorate-server", &["quorate-proto", "quorate-storage", "quorate-machine", "quorate-node"]),
+    (
+        "quorate-server",
+        // The client for discovery: whoever starts asks another cluster who its members are.
+        &["quorate-proto", "quorate-storage", "quorate-machine", "quorate-node", "quorate-client"],
+    ),
     ("quorate-client", &["quorate-proto"]),
     ("quorate-cli", &["quorate-proto", "quorate-client", "quorate-storage", "quorate-machine"]),
     ("quorate-sim", &["quorate-proto", "quorate-storage", "quorate-machine", "quorate-node"]),
     (
         "quorate-fuzzing",
-        &["quorate-proto", "quorate-storage", "quorate-machine", "quorate-node", "quorate-server"],
+        &[
+            "quorate-proto",
+            "quorate-storage",
+            "quorate-machine",
+            "quorate-node",
+            "quorate-client",
+            "quorate-server",
+        ],
     ),
     ("quorate", &["quorate-server", "quorate-cli"]),
     ("xtask", &["quorate-proto", "quorate-client"]),
