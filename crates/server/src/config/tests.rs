@@ -660,7 +660,7 @@ fn ours_what_is_not_built_refuses_to_start() {
         (&["--peer-auto-tls"], "--peer-auto-tls"),
         (&["--enable-pprof"], "--enable-pprof"),
         (&["--feature-gates=PriorityRequest=true"], "feature gate PriorityRequest=true"),
-        (&["--feature-gates=FastLeaseKeepAlive=false"], "feature gate FastLeaseKeepAlive=false"),
+        (&["--feature-gates=LeaseCheckpoint=true"], "feature gate LeaseCheckpoint=true"),
     ] {
         let exit = load_line(line).expect_err("a refusal");
         let error = error_of(&exit);

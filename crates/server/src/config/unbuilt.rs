@@ -34,7 +34,6 @@ const ROWS: &[Row] = &[
 /// stands for it.
 const GATES: &[Feature] = &[
     Feature::CompactHashCheck,
-    Feature::FastLeaseKeepAlive,
     Feature::InitialCorruptCheck,
     Feature::LeaseCheckpoint,
     Feature::PriorityRequest,
