@@ -38,6 +38,10 @@ pub(super) fn warn_unusual(config: &Config, notices: &mut Vec<Notice>) {
                 .with("recommended-request-size", size(REQUEST_BYTES_RECOMMENDED)),
         );
     }
+    if config.monitoring.pprof {
+        let text = "there are no profiles of a Go runtime here: /debug/pprof is not served";
+        notices.push(Notice::new(Level::Warn, text));
+    }
     if let Some(quota) = config.store.quota_bytes.filter(|quota| *quota > QUOTA_BYTES_RECOMMENDED) {
         notices.push(
             Notice::new(Level::Warn, "quota exceeds the maximum value")

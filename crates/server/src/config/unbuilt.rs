@@ -25,7 +25,6 @@ const ROWS: &[Row] = &[
     ("--peer-auto-tls", |config| config.tls.peer.auto),
     ("https in --listen-peer-urls", |config| config.urls.listen_peer.iter().any(|u| u.is_secure())),
     ("--enable-distributed-tracing", |config| config.monitoring.tracing.is_some()),
-    ("--enable-pprof", |config| config.monitoring.pprof),
     ("--memory-mlock", |config| config.store.memory_mlock),
     ("--corrupt-check-time", |config| config.store.corrupt_check_interval.is_some()),
 ];
