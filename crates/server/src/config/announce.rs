@@ -131,6 +131,8 @@ impl Config {
             )
             .with("downgrade-check-interval", go(self.cluster.downgrade_check_interval))
             .with("max-learners", self.cluster.learners_max)
+            // The only position that is left, whatever the flag says.
+            .with("v2-deprecation", "write-only")
     }
 
     fn with_limits(&self, notice: Notice) -> Notice {
