@@ -435,6 +435,10 @@ impl Machine {
         self.store.shared.counters.compaction_step(step.removed, is_last);
         self.store.shared.sub_live_bytes(step.removed_bytes);
         if is_last {
+            tracing::info!(
+                "compact-revision" = compaction.revision,
+                "finished scheduled compaction"
+            );
             self.finished_compact = Some(compaction.revision);
             self.store.shared.set_finished_compaction(compaction.revision);
         } else {

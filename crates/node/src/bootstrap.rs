@@ -15,7 +15,7 @@ use prost::Message as _;
 use proto::etcdserverpb::Metadata;
 use proto::{raftpb, walpb};
 use serde::Serialize;
-use storage::backend::Backend;
+use storage::backend::{Backend, DefragmentFault, Size};
 use storage::datadir::DataDir;
 use storage::wal::{self, Wal};
 use storage::{Disk, Fault, OrFault as _, snap};
@@ -114,6 +114,9 @@ impl Node {
         finish_install(disk, data_dir.snap(), mark.as_ref(), &database, config.backend.options)?;
         let backend =
             Backend::open(Arc::clone(disk), &database, schema::BUCKETS, config.backend.options)?;
+        if let Some(threshold) = config.backend.defragment_at_start {
+            defragment(&backend, threshold)?;
+        }
         let mut options = config.machine.clone();
         options.lease.clock_step = config.raft.lease_step();
         let machine = Machine::recover(backend, options)?;
@@ -178,7 +181,7 @@ fn assemble(
         ids: Arc::new(RequestIds::new(member, config.unix_ms)),
         proposals: Proposals::new(config.proposals, config.raft.request_timeout()),
         reads: Reads::default(),
-        leases: LeaseDesk::default(),
+        leases: LeaseDesk::new(config.renews_at_once),
         compactor: Compactor::new(config.auto_compaction, now, revision),
         backend: BackendPace::new(config.backend, config.raft.tick),
         snapshots: Snapshots::new(config.snapshots.count, 0),
@@ -195,6 +198,30 @@ fn assemble(
         ending: None,
         has_stopped: false,
         meter: None,
+    }
+}
+
+/// Rewrites the backend's file if that frees `threshold` bytes.
+fn defragment(backend: &Backend, threshold: u64) -> Result<(), Fault> {
+    let Size { physical, in_use } = backend.size();
+    let is_worth_it = physical.saturating_sub(in_use) >= threshold;
+    let what = if is_worth_it { "defragmenting" } else { "Skipping defragmentation" };
+    tracing::info!(
+        "current-db-size-bytes" = physical,
+        "current-db-size-in-use-bytes" = in_use,
+        "bootstrap-defrag-threshold-bytes" = threshold,
+        "{what}"
+    );
+    if !is_worth_it {
+        return Ok(());
+    }
+    match backend.defragment() {
+        Ok(()) => Ok(()),
+        Err(DefragmentFault::GivenUp(fault)) => {
+            tracing::warn!(error = %fault, "the defragmentation was given up; the file is as before");
+            Ok(())
+        }
+        Err(DefragmentFault::Unknown(fault)) => Err(fault),
     }
 }
 

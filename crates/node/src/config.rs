@@ -27,6 +27,8 @@ pub struct Config {
     pub raft: RaftConfig,
     /// Raft snapshots and what of the log stays.
     pub snapshots: SnapshotConfig,
+    /// Whether a lease that is known is renewed at once, though entries that came before are committed and not applied yet.
+    pub renews_at_once: bool,
     /// Bounds on proposals in flight.
     pub proposals: Limits,
     /// Auto-compaction.
@@ -125,6 +127,8 @@ pub struct BackendConfig {
     pub compaction_pause: Duration,
     /// Pause between two steps of a defragmentation, on average: the default leaves others half of the time.
     pub defragment_pause: Duration,
+    /// Free bytes in the file from which a start rewrites it first, if it ever does.
+    pub defragment_at_start: Option<u64>,
 }
 
 impl Default for BackendConfig {
@@ -135,6 +139,7 @@ impl Default for BackendConfig {
             commit_bytes: 4 << 20,
             compaction_pause: Duration::from_millis(100),
             defragment_pause: Duration::from_millis(100),
+            defragment_at_start: None,
         }
     }
 }

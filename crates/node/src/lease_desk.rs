@@ -21,8 +21,10 @@ const WAITING_MAX: usize = 1 << 16;
 const LISTS_BYTES_MAX: usize = 8 << 20;
 
 /// Requests that wait: for something to be applied, or for their turn.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LeaseDesk {
+    /// Whether leases that are known are renewed before what is committed is applied.
+    renews_at_once: bool,
     /// Requests by the index that has to be applied first, and by arrival.
     for_index: BTreeMap<(u64, u64), Waiting>,
     /// Keep-alives by the expired lease that has to be revoked first, and by arrival.
@@ -95,7 +97,25 @@ pub(crate) struct Counter<'a> {
     pub(crate) applied: u64,
 }
 
+impl Counter<'_> {
+    /// Tells whether something up to `index` is still to be applied, by a member that answers at all.
+    fn is_behind_as_primary(&self, index: u64) -> bool {
+        self.lessor.is_primary() && self.applied < index
+    }
+}
+
 impl LeaseDesk {
+    pub(crate) fn new(renews_at_once: bool) -> Self {
+        Self {
+            renews_at_once,
+            for_index: BTreeMap::new(),
+            for_revocation: BTreeMap::new(),
+            for_list: VecDeque::new(),
+            arrivals: 0,
+            reign: 0,
+        }
+    }
+
     /// Takes requests; answers go to `completions`, at once or later. Returns leases whose checkpoint has to be cleared.
     pub(crate) fn take(
         &mut self,
@@ -208,6 +228,11 @@ impl LeaseDesk {
         clear: &mut Vec<i64>,
     ) {
         let answer = match waiting.request.kind {
+            LeaseRequestKind::KeepAlive { .. }
+                if !self.renews_at_once && counter.is_behind_as_primary(waiting.index) =>
+            {
+                Err(Until::Applied)
+            }
             LeaseRequestKind::KeepAlive { id } => keep_alive(id, waiting.index, counter, clear),
             LeaseRequestKind::TimeToLive { id, keys } => {
                 if !counter.lessor.is_primary() {
@@ -303,7 +328,7 @@ mod tests {
             for id in [1, 2] {
                 lessor.grant(id, 5).expect("it is new");
             }
-            Self { desk: LeaseDesk::default(), lessor, committed: 0, applied: 0 }
+            Self { desk: LeaseDesk::new(true), lessor, committed: 0, applied: 0 }
         }
 
         fn with_desk(
@@ -361,6 +386,22 @@ mod tests {
         bench.applied = 11;
         assert_eq!(bench.retry(), [(2, kept(0))]);
         assert_eq!(bench.desk.waiting(), 0);
+    }
+
+    #[test]
+    fn renewals_of_known_leases_wait_only_where_they_are_asked_to() {
+        for renews_at_once in [true, false] {
+            let mut bench = Bench::new();
+            bench.desk = LeaseDesk::new(renews_at_once);
+            bench.retry();
+            (bench.committed, bench.applied) = (10, 9);
+            let at_once = bench.keep_alive(1, 1);
+            bench.applied = 10;
+            let later = bench.retry();
+            let answer = vec![(1, kept(5))];
+            let expected = if renews_at_once { (answer, vec![]) } else { (vec![], answer) };
+            assert_eq!((at_once, later), expected);
+        }
     }
 
     #[test]

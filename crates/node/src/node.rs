@@ -170,6 +170,9 @@ impl Node {
                 Ok(()) => {
                     self.proposals.log.persisted(job);
                     effects.messages.extend(self.consensus.persisted(job));
+                    if let Some(index) = self.snapshots.saved(job) {
+                        tracing::info!("snapshot-index" = index, "saved snapshot to disk");
+                    }
                     self.finish_install(job, &mut effects);
                 }
                 Err(fault) => self.fail(fault.into(), &mut effects),

@@ -46,12 +46,14 @@ pub(crate) struct Snapshots {
     is_forced: bool,
     /// Captured, waiting for the backend.
     waiting: Option<Captured>,
+    /// The newest mark that the WAL has not confirmed, and the WAL job that writes it.
+    being_saved: Option<(u64, u64)>,
 }
 
 impl Snapshots {
     /// Starts with the newest mark on the disk at `last`.
     pub(crate) fn new(count: u64, last: u64) -> Self {
-        Self { count, last, bytes: 0, is_forced: false, waiting: None }
+        Self { count, last, bytes: 0, is_forced: false, waiting: None, being_saved: None }
     }
 
     /// Notes that an entry with so many bytes was applied.
@@ -82,6 +84,16 @@ impl Snapshots {
     /// Hands out the captured snapshot if the backend has made `durable` durable.
     pub(crate) fn ready(&mut self, durable: u64) -> Option<Captured> {
         self.waiting.take_if(|captured| captured.position.index <= durable)
+    }
+
+    /// Notes that WAL job `job` writes the mark at `index`.
+    pub(crate) fn save(&mut self, job: u64, index: u64) {
+        self.being_saved = Some((index, job));
+    }
+
+    /// Returns the index of the mark that is on the disk now that `job` is.
+    pub(crate) fn saved(&mut self, job: u64) -> Option<u64> {
+        self.being_saved.take_if(|(_, saving)| *saving <= job).map(|(index, _)| index)
     }
 }
 

@@ -260,7 +260,6 @@ impl Node {
         let durable = self.reader.durable_index();
         let Some(captured) = self.snapshots.ready(durable) else { return };
         let index = captured.position.index;
-        tracing::info!(index, "saving a raft snapshot");
         let files = captured.into_files();
         // A mark counts only below the commit index in the WAL.
         let hard_state = self.consensus.take_lazy_commit().or_else(|| self.consensus.hard_state());
@@ -270,6 +269,7 @@ impl Node {
             job.must_sync = true;
             job.release_to = Some(index);
         });
+        self.snapshots.save(self.wal_job, index);
     }
 }
 

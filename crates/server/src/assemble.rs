@@ -54,7 +54,7 @@ pub fn run(arguments: &[String], environment: &Environment) -> ExitCode {
     };
     logger.install();
     logger.notices(&loaded.notices);
-    let ended = start_and_serve(&loaded.config, environment);
+    let ended = start_and_serve(&loaded.config, environment, &logger);
     logger.flush();
     match ended {
         Ok(Some(signal)) => shutdown::end_by(signal),
@@ -67,7 +67,11 @@ pub fn run(arguments: &[String], environment: &Environment) -> ExitCode {
     }
 }
 
-fn start_and_serve(config: &Config, environment: &Environment) -> Result<Option<Signal>, Exit> {
+fn start_and_serve(
+    config: &Config,
+    environment: &Environment,
+    logger: &Logger,
+) -> Result<Option<Signal>, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -76,6 +80,7 @@ fn start_and_serve(config: &Config, environment: &Environment) -> Result<Option<
         let _entered = runtime.enter();
         Listeners::bind(config)?
     };
+    logger.notices(&[config.starting_notice(is_initialized(config, &OsDisk)?)]);
     let member = Member::start(config)?;
     let notify = environment.get("NOTIFY_SOCKET").map(String::as_str);
     runtime.block_on(member.serve(config, listeners, notify))
@@ -340,8 +345,7 @@ fn start_metered(
 /// Recovers the member from its disk, or forms its cluster.
 fn start_node(config: &Config, disk: &Arc<dyn Disk>, origin: Instant) -> Result<Started, Exit> {
     let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let wal_dir = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
-    let is_initialized = wal::exists(&**disk, &wal_dir).map_err(start_failed)?;
+    let is_initialized = is_initialized(config, &**disk)?;
     let unix_ms = u64::try_from(unix_ms).unwrap_or_default();
     let discovered;
     let config = if is_initialized {
@@ -364,6 +368,12 @@ fn start_node(config: &Config, disk: &Arc<dyn Disk>, origin: Instant) -> Result<
         })?;
     }
     Ok(started)
+}
+
+/// Tells whether the member has a log already.
+fn is_initialized(config: &Config, disk: &dyn Disk) -> Result<bool, Exit> {
+    let wal_dir = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
+    wal::exists(disk, &wal_dir).map_err(start_failed)
 }
 
 /// Finds the cluster that is to be joined, if one is. A member that was there before has both ids in its log.

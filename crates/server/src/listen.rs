@@ -62,31 +62,61 @@ impl Listeners {
             .collect();
         let tls = client_tls(config, &all)?;
         let has_http_listeners = !urls.listen_client_http.is_empty();
-        let bind = |url: &Url, grpc: bool, pages: Option<Pages>| {
-            let tls = url.is_secure().then(|| tls.clone()).flatten();
-            let pages = pages.map(|pages| Arc::new(Pages { tls: tls.is_some(), ..pages }));
-            bind(url, Service { tls, grpc, pages }, &config.http)
-        };
+        let client_tls = |url: &Url| url.is_secure().then(|| tls.clone()).flatten();
         // Other members go first, as in etcd: of two members by mistake in one place, the second says so.
         let mut peers = Vec::new();
         for url in &urls.listen_peer {
-            let service = Service { tls: None, grpc: false, pages: None };
-            peers.push(self::bind(url, service, &config.http)?);
+            let service = Service { tls: None, grpc: false, pages: None, plain: None };
+            peers.push(bind(url, service, &config.http)?);
         }
         let mut clients = Vec::new();
-        for url in &urls.listen_client {
-            clients.push(bind(url, true, (!has_http_listeners).then(|| pages(config)))?);
-        }
-        for url in &urls.listen_client_http {
-            clients.push(bind(url, false, Some(pages(config)))?);
+        for (urls, grpc) in [(&urls.listen_client, true), (&urls.listen_client_http, false)] {
+            let pages = (!grpc || !has_http_listeners).then(|| pages(config));
+            for (url, secure) in by_address(urls) {
+                let plain = service(None, grpc, pages.clone());
+                let service = match secure.and_then(client_tls) {
+                    Some(tls) if url.is_secure() => service(Some(tls), grpc, pages.clone()),
+                    Some(tls) => {
+                        let both = service(Some(tls), grpc, pages.clone());
+                        Service { plain: Some(Arc::new(plain)), ..both }
+                    }
+                    None => plain,
+                };
+                clients.push(bind(url, service, &config.http)?);
+            }
         }
         let mut metrics = Vec::new();
         for url in &urls.listen_metrics {
             let only = Pages { metrics_only: true, ..pages(config) };
-            metrics.push(bind(url, false, Some(only))?);
+            metrics.push(bind(url, service(client_tls(url), false, Some(only)), &config.http)?);
         }
         Ok(Self { clients, metrics, peers })
     }
+}
+
+/// Groups `urls` by their addresses: for each address its URL in plain text, if there is one, and the one of TLS. A TCP
+/// address may speak both.
+fn by_address(urls: &[Url]) -> Vec<(&Url, Option<&Url>)> {
+    let mut groups: Vec<(&Url, Option<&Url>)> = Vec::new();
+    for url in urls {
+        let secure = url.is_secure().then_some(url);
+        let shares = |first: &Url| !first.is_unix() && first.address() == url.address();
+        match groups.iter_mut().find(|(first, _)| shares(first) && !url.is_unix()) {
+            Some(group) => {
+                group.1 = group.1.or(secure);
+                if secure.is_none() {
+                    group.0 = url;
+                }
+            }
+            None => groups.push((url, secure)),
+        }
+    }
+    groups
+}
+
+fn service(tls: Option<Arc<ServerTls>>, grpc: bool, pages: Option<Pages>) -> Service {
+    let pages = pages.map(|pages| Arc::new(Pages { tls: tls.is_some(), ..pages }));
+    Service { tls, grpc, pages, plain: None }
 }
 
 fn pages(config: &Config) -> Pages {
@@ -196,7 +226,8 @@ impl Bound {
         let address = url.split_once("://").map_or(url.as_str(), |(_, address)| address);
         if service.tls.is_some() {
             tracing::info!(traffic, address, "serving client traffic securely");
-        } else {
+        }
+        if service.tls.is_none() || service.plain.is_some() {
             tracing::info!(
                 traffic,
                 address,

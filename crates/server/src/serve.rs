@@ -36,6 +36,8 @@ pub struct Service {
     pub grpc: bool,
     /// Whether the JSON gateway, health, metrics and the rest of HTTP are served.
     pub pages: Option<Arc<Pages>>,
+    /// Beside TLS: what those get who speak plain text on the same address.
+    pub plain: Option<Arc<Self>>,
 }
 
 /// One accepted socket and what it asks for.

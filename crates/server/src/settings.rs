@@ -92,6 +92,7 @@ pub fn node(
             catch_up_entries: config.raft.snapshot_catchup_entries,
             ..SnapshotConfig::default()
         },
+        renews_at_once: config.features.is_enabled(Feature::FastLeaseKeepAlive),
         proposals: node::Limits {
             count_max: config.memory.proposals_in_flight_max,
             bytes_max: config.memory.proposals_in_flight_bytes_max,
@@ -152,5 +153,6 @@ pub fn backend(config: &Config) -> node::BackendConfig {
         commit_bytes: defaults.commit_bytes.min(config.memory.write_behind_bytes / 2),
         compaction_pause: config.store.compaction_sleep_interval,
         defragment_pause: defaults.defragment_pause,
+        defragment_at_start: config.store.bootstrap_defrag_threshold_bytes,
     }
 }

@@ -22,6 +22,8 @@ const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// First byte of a TLS handshake (RFC 8446 §5.1); neither HTTP/2 nor HTTP/1.1 begins with it.
+const TLS_HANDSHAKE: u8 = 22;
 
 /// An accepted socket on its way to a serving thread's runtime.
 #[derive(Debug)]
@@ -40,10 +42,7 @@ pub async fn connection(
     draining: Draining,
 ) {
     let served = match socket {
-        Socket::Tcp(stream, address) => match tokio::net::TcpStream::from_std(stream) {
-            Ok(stream) => secured(stream, Remote::Tcp(address), service, services, draining).await,
-            Err(error) => Err(error),
-        },
+        Socket::Tcp(stream, address) => tcp(stream, address, service, services, draining).await,
         Socket::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
             Ok(stream) => secured(stream, Remote::Local, service, services, draining).await,
             Err(error) => Err(error),
@@ -51,6 +50,42 @@ pub async fn connection(
     };
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+async fn tcp(
+    stream: std::net::TcpStream,
+    address: SocketAddr,
+    service: Service,
+    services: Rc<Services>,
+    draining: Draining,
+) -> io::Result<()> {
+    let stream = tokio::net::TcpStream::from_std(stream)?;
+    let service = match &service.plain {
+        Some(plain) if !speaks_tls_within(FIRST_BYTES_TIMEOUT, &stream, &draining).await? => {
+            Service::clone(plain)
+        }
+        _ => service,
+    };
+    secured(stream, Remote::Tcp(address), service, services, draining).await
+}
+
+/// Tells by the first byte, which stays where it is, whether a client begins a TLS handshake.
+async fn speaks_tls_within(
+    patience: Duration,
+    stream: &tokio::net::TcpStream,
+    draining: &Draining,
+) -> io::Result<bool> {
+    let mut first = [0];
+    let read = tokio::select! {
+        read = tokio::time::timeout(patience, stream.peek(&mut first)) => read,
+        () = draining.clone().wait() => return Err(io::ErrorKind::ConnectionAborted.into()),
+    };
+    match read {
+        Ok(Ok(0)) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(Ok(_)) => Ok(first == [TLS_HANDSHAKE]),
+        Ok(Err(error)) => Err(error),
+        Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 

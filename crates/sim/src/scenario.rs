@@ -256,6 +256,7 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
             catch_up_entries: rng.pick(&[0, 10, 40, 5_000]),
             ..SnapshotConfig::default()
         },
+        renews_at_once: true,
         proposals: Limits { count_max: rng.pick(&[4, 1 << 16]), ..Limits::default() },
         auto_compaction: AutoCompaction::Off,
         machine: machine::Options {
@@ -280,6 +281,7 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
             // Short, so that crashes come upon steps and not upon pauses.
             compaction_pause: Duration::from_millis(10),
             defragment_pause: Duration::from_millis(10),
+            defragment_at_start: None,
         },
         unix_ms: 0,
     }

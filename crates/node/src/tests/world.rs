@@ -108,6 +108,7 @@ fn config(name: &str) -> Config {
         forces_new_cluster: false,
         raft: RaftConfig { tick: TICK, seed: 1, ..RaftConfig::default() },
         snapshots: SnapshotConfig::default(),
+        renews_at_once: true,
         proposals: Limits::default(),
         auto_compaction: AutoCompaction::Off,
         machine: machine::Options::default(),

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use proto::etcdserverpb::{WatchCreateRequest, WatchProgressRequest, WatchRequest, watch_request};
+use proto::etcdserverpb::{
+    CompactionRequest, StatusRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest,
+    watch_request,
+};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -39,6 +42,45 @@ async fn an_idle_member_ends_by_the_signal_that_asked_for_it() {
         let client = Client::connect(&server).await;
         assert_eq!(client.get("a").await.expect("readable").as_deref(), Some(&b"1"[..]));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_rewrites_the_database_if_that_frees_as_much_as_was_asked_for() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let with_threshold = |megabytes: u32| {
+        let flag = format!("--bootstrap-defrag-threshold-megabytes={megabytes}");
+        Setup::new().data_dir(directory.path()).flag(flag)
+    };
+    let size = async |client: &Client| {
+        let status = client.maintenance().status(StatusRequest {}).await.expect("a status");
+        let status = status.into_inner();
+        (status.db_size, status.db_size_in_use)
+    };
+    let mut server = Setup::new().data_dir(directory.path()).start();
+    let client = Client::connect(&server).await;
+    let value = vec![b'x'; 1 << 20];
+    let mut revision = 0;
+    for _ in 0..24 {
+        revision = client.put("large", value.clone()).await.expect("acknowledged");
+    }
+    let compaction = CompactionRequest { revision, physical: true };
+    client.kv().compact(compaction).await.expect("compacted");
+    server.signal(Signal::TERM);
+    server.wait();
+
+    let mut server = with_threshold(1000).start();
+    assert!(server.log().contains("Skipping defragmentation"), "{}", server.log());
+    let (before, in_use) = size(&Client::connect(&server).await).await;
+    assert!(before - in_use > 4 << 20, "{before} {in_use}");
+    server.signal(Signal::TERM);
+    server.wait();
+
+    let server = with_threshold(1).start();
+    assert!(!server.log().contains("Skipping defragmentation"), "{}", server.log());
+    let client = Client::connect(&server).await;
+    let (after, _) = size(&client).await;
+    assert!(after < before - (4 << 20), "{before} {after}");
+    assert_eq!(client.get("large").await.expect("readable").as_deref(), Some(&value[..]));
 }
 
 /// Puts 0, 1, 2 and so on below one key until the member is gone; returns the last that was acknowledged.

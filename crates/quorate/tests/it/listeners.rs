@@ -258,6 +258,32 @@ async fn tls_serves_grpc_and_http_by_what_the_client_offers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_speaks_tls_and_plain_text_if_both_are_asked_for() {
+    let authority = Authority::new();
+    let address: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().expect("valid");
+    for urls in [
+        format!("http://{address},https://{address}"),
+        format!("https://{address},http://{address}"),
+    ] {
+        let _server = authority.setup(false).client_url(urls).start();
+        let stream = authority.connect(address, None, &["h2"]).await.expect("a handshake");
+        let secured = Client::over(channel_over(stream).await);
+        secured.put("foo", "tls").await.expect("acknowledged");
+        let plain = Client::connect_to(&format!("http://{address}")).await;
+        assert_eq!(plain.get("foo").await.expect("readable").as_deref(), Some(&b"tls"[..]));
+        let stream = authority.connect(address, None, &["http/1.1"]).await.expect("a handshake");
+        let head = "GET /health HTTP/1.1\r\nHost: localhost";
+        assert_eq!(http1::exchange(stream, head, "").await.status, 200);
+        assert_eq!(http1::get(address, "/health").await.status, 200);
+        // Who says nothing is in nobody's way, and who is gone leaves no trace.
+        let silent = TcpStream::connect(address).await.expect("it listens");
+        drop(TcpStream::connect(address).await.expect("it listens"));
+        plain.put("foo", "plain").await.expect("acknowledged");
+        drop(silent);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mutual_tls_lets_known_clients_in_only() {
     let authority = Authority::new();
     let server = authority.setup(true).start();

@@ -110,6 +110,50 @@ async fn lists_in_any_order_come_as_they_are_read() {
     .await;
 }
 
+/// Gathers a `RangeStream`.
+async fn stream(client: &Client, request: RangeRequest) -> RangeResponse {
+    let mut kv = client.kv();
+    in_time("a stream", async {
+        let mut parts = kv.range_stream(request).await?.into_inner();
+        let mut whole = RangeResponse::default();
+        while let Some(part) = parts.message().await? {
+            let part = part.range_response.expect("a response");
+            whole.kvs.extend(part.kvs);
+            (whole.header, whole.more, whole.count) = (part.header, part.more, part.count);
+        }
+        Ok::<_, Status>(whole)
+    })
+    .await
+    .expect("streamed")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_without_order_are_sorted_by_their_target() {
+    let server = Setup::new().start();
+    let client = Client::connect(&server).await;
+    // More than one page; neither values nor versions are in the order of keys.
+    for number in 0..600_u32 {
+        for _ in 0..=number % 3 {
+            let value = format!("{:03}", number * 7 % 600);
+            client.put(format!("list/{number:03}"), value).await.expect("put");
+        }
+    }
+    let targets = [SortTarget::Value, SortTarget::Version, SortTarget::Create, SortTarget::Mod];
+    for target in targets {
+        for (limit, keys_only) in [(0, false), (0, true), (6, false), (400, false)] {
+            let request = RangeRequest { limit, keys_only, ..list(SortOrder::None, target) };
+            let expected = read(&client, request.clone()).await.expect("read");
+            let streamed = stream(&client, request.clone()).await;
+            assert!(streamed == expected, "{request:?}: {:?}", keys(&streamed));
+        }
+    }
+    let by_value = stream(&client, list(SortOrder::None, SortTarget::Value)).await;
+    assert!(by_value.kvs.is_sorted_by(|a, b| a.value <= b.value));
+    assert_eq!((by_value.kvs.len(), by_value.more, by_value.count), (600, false, 600));
+    let counted = RangeRequest { count_only: true, ..list(SortOrder::None, SortTarget::Value) };
+    assert_eq!(stream(&client, counted).await.count, 600);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_hold_no_more_than_they_may() {
     let server = Setup::new().flag("--answer-memory-bytes=16777216").start();

@@ -1,4 +1,4 @@
-//! Lines about slow requests, read as JSON. With etcd as `QUORATE_BINARY` the same texts are asked of it.
+//! Lines that operators and scripts look for, read as JSON. With etcd as `QUORATE_BINARY` the same texts are asked of it.
 
 use serde_json::{Value, json};
 
@@ -131,4 +131,20 @@ async fn nothing_is_told_of_what_is_quick() {
     assert_eq!(call(&server, "/v3/kv/put", r#"{"key":"YQ==","value":"Yg=="}"#).await, 200);
     assert_eq!(call(&server, "/v3/kv/range", r#"{"key":"YQ=="}"#).await, 200);
     assert!(!server.log().contains(APPLY) && !server.log().contains(STATS));
+}
+
+#[tokio::test]
+async fn starts_snapshots_and_compactions_are_told_of_in_etcds_words() {
+    let server = Setup::new().flag("--snapshot-count=5").start();
+    let start = line(&server, "starting an etcd server", "");
+    let told = ["member-initialized", "snapshot-count", "v2-deprecation"].map(|name| &start[name]);
+    assert_eq!(told, [&json!(false), &json!(5), &json!("write-only")]);
+    for _ in 0..8 {
+        assert_eq!(call(&server, "/v3/kv/put", r#"{"key":"YQ==","value":"YQ=="}"#).await, 200);
+    }
+    let saved = line(&server, "saved snapshot to disk", "");
+    assert!(saved["snapshot-index"].as_u64() > Some(5), "{saved}");
+    assert_eq!(call(&server, "/v3/kv/compaction", r#"{"revision":"4"}"#).await, 200);
+    let compacted = line(&server, "finished scheduled compaction", "");
+    assert_eq!(compacted["compact-revision"], json!(4));
 }

@@ -38,6 +38,10 @@ pub(super) fn warn_unusual(config: &Config, notices: &mut Vec<Notice>) {
                 .with("recommended-request-size", size(REQUEST_BYTES_RECOMMENDED)),
         );
     }
+    if config.monitoring.pprof {
+        let text = "there are no profiles of a Go runtime here: /debug/pprof is not served";
+        notices.push(Notice::new(Level::Warn, text));
+    }
     if let Some(quota) = config.store.quota_bytes.filter(|quota| *quota > QUOTA_BYTES_RECOMMENDED) {
         notices.push(
             Notice::new(Level::Warn, "quota exceeds the maximum value")
@@ -127,6 +131,8 @@ impl Config {
             )
             .with("downgrade-check-interval", go(self.cluster.downgrade_check_interval))
             .with("max-learners", self.cluster.learners_max)
+            // The only position that is left, whatever the flag says.
+            .with("v2-deprecation", "write-only")
     }
 
     fn with_limits(&self, notice: Notice) -> Notice {

@@ -418,7 +418,7 @@ pub enum TokenKind {
 pub struct Monitoring {
     /// Export histograms of gRPC calls, too.
     pub extensive_metrics: bool,
-    /// Serve `/debug/pprof/`.
+    /// Serve `/debug/pprof/`: there is nothing to serve, and this is only told.
     pub pprof: bool,
     /// Span export; `None` is off.
     pub tracing: Option<Tracing>,

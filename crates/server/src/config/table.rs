@@ -520,7 +520,7 @@ const AUTH: &[Flag] = &[
 ];
 
 const MONITORING: &[Flag] = &[
-    top("enable-pprof", Bool, "false", "Serve profiles under /debug/pprof/."),
+    top("enable-pprof", Bool, "false", "No effect: there are no profiles of a Go runtime."),
     top("metrics", Text, "basic", "'extensive' adds histograms of gRPC calls to 'basic' metrics."),
     top(
         "listen-metrics-urls",

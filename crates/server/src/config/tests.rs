@@ -658,9 +658,8 @@ fn ours_what_is_not_built_refuses_to_start() {
     for (line, what) in [
         (&["--auth-token=jwt,sign-method=RS256"] as &[&str], "--auth-token=jwt"),
         (&["--peer-auto-tls"], "--peer-auto-tls"),
-        (&["--enable-pprof"], "--enable-pprof"),
         (&["--feature-gates=PriorityRequest=true"], "feature gate PriorityRequest=true"),
-        (&["--feature-gates=FastLeaseKeepAlive=false"], "feature gate FastLeaseKeepAlive=false"),
+        (&["--feature-gates=LeaseCheckpoint=true"], "feature gate LeaseCheckpoint=true"),
     ] {
         let exit = load_line(line).expect_err("a refusal");
         let error = error_of(&exit);
@@ -686,6 +685,18 @@ fn ours_servers_for_srv_records_are_addresses() {
     let exit = load_line(&["--discovery-srv-servers=dns"]).expect_err("a refusal");
     let error = error_of(&exit);
     assert_eq!(error, "--discovery-srv-servers \"dns\" must be in the format \"address:port\"");
+}
+
+#[test]
+fn ours_profiles_that_do_not_exist_keep_nobody_from_starting() {
+    // etcd's sample of a configuration file asks for them.
+    let messages = |line: &[&str]| -> Vec<String> {
+        let loaded = load_line(line).unwrap_or_else(|exit| panic!("{exit:?}"));
+        loaded.notices.into_iter().map(|notice| notice.message.into_owned()).collect()
+    };
+    let told = |line: &[&str]| messages(line).iter().any(|text| text.contains("/debug/pprof"));
+    assert!(told(&["--enable-pprof"]));
+    assert!(!told(&["--enable-pprof=false"]));
 }
 
 #[test]

@@ -17,14 +17,12 @@ const ROWS: &[Row] = &[
     ("--peer-auto-tls", |config| config.tls.peer.auto),
     ("https in --listen-peer-urls", |config| config.urls.listen_peer.iter().any(|u| u.is_secure())),
     ("--enable-distributed-tracing", |config| config.monitoring.tracing.is_some()),
-    ("--enable-pprof", |config| config.monitoring.pprof),
     ("--memory-mlock", |config| config.store.memory_mlock),
 ];
 
 /// Gates whose other position is not built. `LeaseCheckpointPersist` needs `LeaseCheckpoint`, which
 /// stands for it.
 const GATES: &[Feature] = &[
-    Feature::FastLeaseKeepAlive,
     Feature::LeaseCheckpoint,
     Feature::PriorityRequest,
     Feature::SetMemberLocalAddr,

@@ -97,7 +97,10 @@ impl Services {
     }
 
     /// Opens the list at its revision. One with an order of its own is sorted here.
-    async fn open_pager(&self, request: &RangeRequest) -> Result<(RangePager, Account), Status> {
+    pub(super) async fn open_pager(
+        &self,
+        request: &RangeRequest,
+    ) -> Result<(RangePager, Account), Status> {
         let mut account = self.limits.answers.account();
         let reader = self.handle.reader();
         if RangePager::can_page(request) {
@@ -135,7 +138,7 @@ impl Services {
 
 /// Reads a list page by page, and lets other calls go on in between.
 #[derive(Debug)]
-struct PageReader {
+pub(super) struct PageReader {
     /// Lent to other threads while they read the disk.
     pager: Option<RangePager>,
     short_work: Workers,
@@ -145,7 +148,7 @@ struct PageReader {
 }
 
 impl PageReader {
-    fn new(pager: RangePager, services: &Services) -> Self {
+    pub(super) fn new(pager: RangePager, services: &Services) -> Self {
         Self {
             pager: Some(pager),
             short_work: services.short_work.clone(),
@@ -161,7 +164,7 @@ impl PageReader {
     }
 
     /// Reads the next page. A compaction may have taken it away, and the disk may fail.
-    async fn next(&mut self) -> Result<Page, Status> {
+    pub(super) async fn next(&mut self) -> Result<Page, Status> {
         let mut pager = self.pager.take().ok_or(error::STOPPED)?;
         let collected = pager.collect(PAGE_KEYS)?;
         let (pager, page) = if collected.is_resident() {

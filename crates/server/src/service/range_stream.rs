@@ -1,9 +1,12 @@
 //! `RangeStream`: a range in chunks at one pinned revision (`spec/grpc-api.md` §4.2).
+//!
+//! Chunks in key order are ranges of their own, each behind the last one; another order is made once and read in pages.
 
-use machine::RangeReply;
+use machine::{Page, RangePager, RangeReply};
 use prost::Message;
 use proto::etcdserverpb::RangeRequest;
 
+use super::paged::PageReader;
 use super::payload::{Payload, field_len, put_field};
 use super::stream::{Gone, Outbound};
 use super::{Services, answer, check};
@@ -26,6 +29,9 @@ impl Services {
         if !request.serializable {
             self.read_index().await?;
         }
+        if !request.count_only && !RangePager::can_page(&request) {
+            return self.sorted_range_stream(&request, out).await;
+        }
         let mut chunks = Chunks::new(request, self.limits.request_bytes_max);
         loop {
             let (revision, reply, held) = self.chunk(&chunks).await?;
@@ -40,18 +46,52 @@ impl Services {
         }
     }
 
+    /// Streams in the order of a target other than the key, as `Range` would answer.
+    ///
+    /// etcd sorts each chunk by itself, goes on behind the key that then is its last, and so repeats and loses keys from the
+    /// second chunk on: not to be copied.
+    async fn sorted_range_stream(
+        &self,
+        request: &RangeRequest,
+        out: &mut impl Outbound,
+    ) -> Result<(), Status> {
+        let (pager, mut account) = self.open_pager(request).await?;
+        account.shrink_to(pager.bytes_held());
+        let _pager_held = account.close();
+        let header_revision = pager.header_revision();
+        let mut pages = PageReader::new(pager, self);
+        loop {
+            let Page { kvs, end } = pages.next().await?;
+            let bytes = COPIES * kvs.iter().map(|record| record.len()).sum::<usize>();
+            let held = self.hold_chunk(bytes).await?;
+            let (more, count) = end.unwrap_or_default();
+            let reply = RangeReply { kvs, more, count };
+            if end.is_some() {
+                let header = self.header(header_revision);
+                return send(out, answer::range(&header, reply, None), held).await;
+            }
+            send(out, answer::range_part(&reply), held).await?;
+        }
+    }
+
+    /// Takes room for a chunk that is `bytes` in memory.
+    async fn hold_chunk(&self, bytes: usize) -> Result<Option<Held>, Status> {
+        if bytes <= FREE_BYTES {
+            return Ok(None);
+        }
+        self.limits.answers.hold(bytes).await.map(Some)
+    }
+
     /// Reads the next chunk; also returns what it holds.
     async fn chunk(&self, chunks: &Chunks) -> Result<(i64, RangeReply, Option<Held>), Status> {
         let request = chunks.next_request();
-        let room = &self.limits.answers;
         if let Some(resident) = self.handle.reader().range_resident(&request) {
             let (revision, reply) = resident?;
             let bytes = COPIES * reply.kvs.iter().map(|record| record.len()).sum::<usize>();
-            let held = if bytes <= FREE_BYTES { None } else { Some(room.hold(bytes).await?) };
-            return Ok((revision, reply, held));
+            return Ok((revision, reply, self.hold_chunk(bytes).await?));
         }
         let reader = self.handle.reader().clone();
-        let mut account = room.account();
+        let mut account = self.limits.answers.account();
         self.blocking(move || {
             let mut take = |bytes: usize| account.take(COPIES * bytes);
             let (revision, reply) = reader.range_within(&request, &mut take)?;
@@ -99,10 +139,7 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn new(mut request: RangeRequest, chunk_bytes_aim: usize) -> Self {
-        // Chunks follow each other by key. etcd sorts each by the target, goes on behind the key that then is its last, and so
-        // repeats keys: not to be copied.
-        request.sort_target = 0;
+    fn new(request: RangeRequest, chunk_bytes_aim: usize) -> Self {
         let wanted = (request.limit > 0).then_some(request.limit);
         let chunk_keys = (request.limit >= 0).then_some(FIRST_CHUNK_KEYS);
         Self { request, wanted, chunk_keys, chunk_bytes_aim, header_revision: None, count: None }

@@ -9,6 +9,7 @@ use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
 use super::batch::{self, Change, WriteBatch};
 use super::checked::{ChangedBlock, CheckedFile, Sums};
 use super::{Options, REMEDY, record};
+use crate::bolt;
 use crate::disk::{Disk, File, OpenMode};
 use crate::fault::{Fault, OrFault};
 
@@ -175,14 +176,21 @@ fn remember(transaction: &WriteTransaction, record_bytes: u64) -> Result<(), red
     Ok(())
 }
 
-/// Refuses a file whose pages lie elsewhere than where they were written: the engine has no sum over these numbers and may
-/// panic when one is wrong. What is too short or no file of the engine's it refuses itself.
+const BOLT_REMEDY: &str =
+    "let this member join its cluster with an empty data directory, or start etcd here";
+
+/// Refuses a database of etcd's engine by its name, and a file whose pages lie elsewhere than where they were written: the
+/// engine has no sum over these numbers and may panic when one is wrong. What is too short or no file of the engine's it
+/// refuses itself.
 fn check_geometry(file: &dyn File, path: &Path) -> Result<(), Fault> {
     let mut head = [0; GEOMETRY_OFFSET + 12];
     if file.len().or_fault("measure", path)? < head.len() as u64 {
         return Ok(());
     }
     file.read_exact_at(0, &mut head).or_fault("read", path)?;
+    if bolt::is_head(&head) {
+        return Err(Fault::unusable(path, "it is a database of etcd (bbolt)", BOLT_REMEDY));
+    }
     let geometry = GEOMETRY.map(u32::to_le_bytes);
     if head.starts_with(&MAGIC) && head[GEOMETRY_OFFSET..] != *geometry.as_flattened() {
         let what = "the engine's header says that pages lie where none were written";

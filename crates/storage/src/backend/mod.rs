@@ -54,12 +54,15 @@ impl Default for Options {
     }
 }
 
+/// The page at the beginning of the file, which is in use while there is no record yet.
+const HEADER_BYTES: u64 = 4096;
+
 /// What the file takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Size {
     /// The file's length. The engine extends it ahead; what it has not written takes no space on most file systems.
     pub physical: u64,
-    /// What the records take in pages, to a few percent: what is left after [`Backend::defragment`].
+    /// What the engine's header and the records take in pages, to a few percent: what is left after [`Backend::defragment`].
     pub in_use: u64,
 }
 
@@ -214,7 +217,7 @@ impl Backend {
     pub fn size(&self) -> Size {
         let view = self.shared.view.read();
         let engine = view.engine();
-        Size { physical: engine.file_bytes(), in_use: engine.record_bytes() }
+        Size { physical: engine.file_bytes(), in_use: HEADER_BYTES + engine.record_bytes() }
     }
 
     /// Counts the states that can be read: the newest one, and older ones that readers still hold.

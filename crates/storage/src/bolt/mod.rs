@@ -16,3 +16,9 @@ pub mod writer;
 pub use check::{Summary, check_image};
 pub use reader::{Bolt, Bucket, Pairs};
 pub use writer::{Layout, Planner, Writer};
+
+/// Tells whether a file that begins with `head` says that it is such a database.
+pub(crate) fn is_head(head: &[u8]) -> bool {
+    let meta = head.get(page::HEADER_BYTES..).unwrap_or_default();
+    meta.starts_with(&page::MAGIC.to_le_bytes())
+}

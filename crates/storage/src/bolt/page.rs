@@ -48,7 +48,7 @@ pub(super) const COUNT_MAX: u16 = u16::MAX;
 pub(super) const KEY_BYTES_MAX: usize = 32_768;
 pub(super) const VALUE_BYTES_MAX: usize = (1 << 31) - 2;
 
-const MAGIC: u32 = 0xED0C_DAED;
+pub(super) const MAGIC: u32 = 0xED0C_DAED;
 const VERSION: u32 = 2;
 
 /// A page header.

@@ -148,3 +148,14 @@ fn a_file_that_is_no_database_is_refused() {
         assert_eq!(disk.contents(path()).unwrap(), bytes, "it is left as it was");
     }
 }
+
+#[test]
+fn a_database_of_etcd_is_told_by_its_name() {
+    let image = include_bytes!("../../../testdata/bolt/etcd-3.7.1.snapshot.db");
+    let disk = MemDisk::new();
+    disk.insert(path(), image.to_vec());
+    let error = open(disk.clone()).unwrap_err();
+    assert!(matches!(error, Fault::Unusable { .. }), "{error:?}");
+    assert!(error.to_string().contains("it is a database of etcd (bbolt)"), "{error}");
+    assert_eq!(disk.contents(path()).unwrap(), image, "it is as it was");
+}

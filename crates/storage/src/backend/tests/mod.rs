@@ -312,7 +312,7 @@ proptest! {
             prop_assert_eq!(&contents(&backend).unwrap(), &model);
             let bytes = |((_, key), value): (&(_, Bytes), &Bytes)| key.len() + value.len() + 4 + 8;
             let footprint: usize = model.iter().map(bytes).sum();
-            prop_assert_eq!(backend.size().in_use, footprint as u64);
+            prop_assert_eq!(backend.size().in_use, HEADER_BYTES + footprint as u64);
         }
     }
 }
