@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 }
 
 async fn judge(server: PathBuf, duration: Duration, seed: u64) -> Result<()> {
-    let mut directory = Directory::new("faults")?;
+    let directory = Directory::new("faults")?;
     let result = judge_in(&server, duration, seed, directory.path()).await;
     if result.is_err() {
         directory.keep();
@@ -173,7 +173,7 @@ impl Run {
         self.rounds += 1;
         let apis: Vec<_> = self.cluster.members.iter().map(|member| member.api.clone()).collect();
         let mut clients = Clients::start(&apis, self.rounds, self.random.next());
-        let mut probe = Probe::start(&apis, self.rounds);
+        let probe = Probe::start(&apis, self.rounds);
         tokio::time::sleep(CALM).await;
         let leader = self.cluster.wait_for_leader().await?;
         let others: Vec<usize> = (0..MEMBERS).filter(|number| *number != leader).collect();
@@ -187,7 +187,7 @@ impl Run {
         self.end(fault, leader)?;
         self.cluster.wait_until_healthy().await?;
         tokio::time::sleep(CALM).await;
-        let longest = probe.stop(began).await;
+        let longest = probe.stop(began);
         let histories = clients.stop().await;
         let is_open = |operation: &&Operation| operation.end.is_none();
         self.unknown += histories.iter().flatten().filter(is_open).count() as u64;

@@ -1,6 +1,8 @@
 //! `cargo xtask migrate`: real etcd ×3 becomes ours ×3, and etcd ×3 again, one member at a time, while clients write.
 //!
-//! Clients do what an ordinary one does: another endpoint when one is unavailable. They must not see any other failure.
+//! Clients do what an ordinary one does: another endpoint when one is unavailable. They must not see any other failure, but
+//! for one that only a real etcd gives: a member that is being removed answers what it was asked with "raft: stopped" and
+//! the code `Unknown`. That counts apart.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -13,7 +15,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tonic::Code;
 
 use crate::harness::api::{Api, is_unavailable};
-use crate::harness::cluster::{Cluster, Directory, Software, own_id};
+use crate::harness::cluster::{Cluster, Directory, Member, Software, own_id};
 use crate::harness::hashes::{self, Named};
 use crate::harness::logs;
 use crate::harness::network::Network;
@@ -39,6 +41,8 @@ const ATTEMPTS_MAX: usize = 100;
 const CHANGE_PATIENCE: Duration = Duration::from_mins(1);
 /// What passes between two changes.
 const CALM: Duration = Duration::from_secs(2);
+/// What an etcd says that is being removed.
+const STOPPED: &str = "raft: stopped";
 const SHOWN_MAX: usize = 20;
 
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
@@ -50,7 +54,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 }
 
 async fn judge(ours: PathBuf, etcd: PathBuf, entries: Option<u64>) -> Result<()> {
-    let mut directory = Directory::new("migrate")?;
+    let directory = Directory::new("migrate")?;
     let result = judge_in(&ours, &etcd, entries, directory.path()).await;
     if result.is_err() {
         directory.keep();
@@ -120,7 +124,7 @@ async fn replace(
     cluster.run(new, &present, "existing")?;
     cluster.wait_until_healthy().await?;
     let new_api = cluster.members[new].api.clone();
-    clients.endpoints.borrow_mut().push(new_api.clone());
+    clients.open(&cluster.members[new]);
     change("removing a member", async || {
         let request = MemberRemoveRequest { id: old_id };
         match new_api.call(new_api.cluster().member_remove(request)).await {
@@ -130,9 +134,8 @@ async fn replace(
         }
     })
     .await?;
-    // A client learns of the new list in its own time: until then the old member answers it somehow.
     cluster.wait_for_end(old).await.context("the removed member")?;
-    clients.endpoints.borrow_mut().remove(0);
+    clients.doors.borrow_mut().remove(0);
     cluster.wait_until_healthy().await?;
     check_members(cluster, &new_api).await?;
     Ok(new)
@@ -195,10 +198,17 @@ fn complain_of(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// Where clients can go.
+#[derive(Clone)]
+struct Door {
+    api: Api,
+    is_ours: bool,
+}
+
 /// Clients that write unique keys, each request again and again until it is acknowledged.
 struct Clients {
     log: Rc<Log>,
-    endpoints: Rc<RefCell<Vec<Api>>>,
+    doors: Rc<RefCell<Vec<Door>>>,
     tasks: JoinSet<()>,
 }
 
@@ -207,6 +217,8 @@ struct Log {
     is_over: Cell<bool>,
     acknowledged: Cell<u64>,
     retries: Cell<u64>,
+    /// Answers of etcds that were being removed.
+    stopped: Cell<u64>,
     keys: RefCell<Vec<String>>,
     failures: RefCell<Vec<String>>,
     last: Cell<Instant>,
@@ -235,19 +247,26 @@ impl Clients {
             is_over: Cell::new(false),
             acknowledged: Cell::new(0),
             retries: Cell::new(0),
+            stopped: Cell::new(0),
             keys: RefCell::default(),
             failures: RefCell::default(),
             last: Cell::new(Instant::now()),
             gap: Cell::default(),
             longest_gap: Cell::default(),
         });
-        let apis = cluster.members.iter().map(|member| member.api.within(ATTEMPT_PATIENCE));
-        let endpoints = Rc::new(RefCell::new(apis.collect()));
+        let doors = Rc::new(RefCell::new(Vec::new()));
         let mut tasks = JoinSet::new();
         for number in 0..WRITERS {
-            tasks.spawn_local(write(number, Rc::clone(&log), Rc::clone(&endpoints)));
+            tasks.spawn_local(write(number, Rc::clone(&log), Rc::clone(&doors)));
         }
-        Self { log, endpoints, tasks }
+        let clients = Self { log, doors, tasks };
+        cluster.members.iter().for_each(|member| clients.open(member));
+        clients
+    }
+
+    fn open(&self, member: &Member) {
+        let api = member.api.within(ATTEMPT_PATIENCE);
+        self.doors.borrow_mut().push(Door { api, is_ours: member.software.is_ours });
     }
 
     async fn stop(&mut self) {
@@ -262,11 +281,12 @@ impl Clients {
         }
         workspace::say(&format!(
             "\n{} ×3 → ours ×3 → {0} ×3\n\n\
-             | writes acknowledged | attempts tried again elsewhere | failed requests | longest write gap |\n\
-             |---|---|---|---|\n| {} | {} | {} | {:.2} s |\n",
+             | writes acknowledged | attempts tried again elsewhere | stopped etcds | failed requests | longest write gap |\n\
+             |---|---|---|---|---|\n| {} | {} | {} | {} | {:.2} s |\n",
             etcd.name(),
             self.log.acknowledged.get(),
             self.log.retries.get(),
+            self.log.stopped.get(),
             failures.len(),
             self.log.longest_gap.get().as_secs_f64()
         ));
@@ -276,8 +296,8 @@ impl Clients {
     async fn verify(&self, cluster: &Cluster) -> Result<()> {
         let number = cluster.running().pop().context("nobody is left")?;
         let api = &cluster.members[number].api;
-        for key in self.log.keys.borrow().iter() {
-            let found = api.get(key).await.context("reading at the end")?.kvs;
+        for key in self.log.keys.take() {
+            let found = api.get(&key).await.context("reading at the end")?.kvs;
             let is_there = found.first().is_some_and(|kv| kv.value == key.as_bytes());
             ensure!(is_there, "{key} was acknowledged and is lost");
         }
@@ -288,7 +308,7 @@ impl Clients {
 }
 
 /// One client.
-async fn write(own: usize, log: Rc<Log>, endpoints: Rc<RefCell<Vec<Api>>>) {
+async fn write(own: usize, log: Rc<Log>, doors: Rc<RefCell<Vec<Door>>>) {
     // Where it is, until that is unavailable.
     let mut at = own;
     for number in 0.. {
@@ -296,7 +316,7 @@ async fn write(own: usize, log: Rc<Log>, endpoints: Rc<RefCell<Vec<Api>>>) {
             return;
         }
         let key = format!("migrate/{own}/{number}");
-        match insist(&key, &mut at, &log, &endpoints).await {
+        match insist(&key, &mut at, &log, &doors).await {
             Ok(()) => log.acknowledge(key),
             Err(failure) => log.failures.borrow_mut().push(failure),
         }
@@ -309,17 +329,21 @@ async fn insist(
     key: &str,
     at: &mut usize,
     log: &Log,
-    endpoints: &RefCell<Vec<Api>>,
+    doors: &RefCell<Vec<Door>>,
 ) -> Result<(), String> {
     let mut last = String::new();
     for _ in 0..ATTEMPTS_MAX {
-        let api = {
-            let endpoints = endpoints.borrow();
-            endpoints[*at % endpoints.len()].clone()
+        let door = {
+            let doors = doors.borrow();
+            doors[*at % doors.len()].clone()
         };
-        match api.put(key, key).await {
+        match door.api.put(key, key).await {
             Ok(_) => return Ok(()),
             Err(status) if is_unavailable(&status) => last = status.to_string(),
+            Err(status) if !door.is_ours && status.message() == STOPPED => {
+                log.stopped.set(log.stopped.get() + 1);
+                last = status.to_string();
+            }
             Err(status) => return Err(format!("{key}: {status}")),
         }
         *at += 1;

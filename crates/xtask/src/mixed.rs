@@ -90,7 +90,7 @@ impl Plan {
 }
 
 async fn judge(plan: &Plan) -> Result<()> {
-    let mut directory = Directory::new("mixed")?;
+    let directory = Directory::new("mixed")?;
     let result = judge_in(plan, directory.path()).await;
     if result.is_err() {
         directory.keep();

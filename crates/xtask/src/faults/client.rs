@@ -65,11 +65,7 @@ impl Clients {
         while self.tasks.join_next().await.is_some() {}
         for register in 0..REGISTERS {
             for member in &self.shared.members {
-                for _ in 0..READS_MAX {
-                    if self.shared.read(register, member).await.is_ok() {
-                        break;
-                    }
-                }
+                self.shared.insist_on_reading(register, member).await;
             }
         }
         self.shared.histories.take()
@@ -88,6 +84,15 @@ impl Shared {
 
     fn record(&self, register: usize, operation: Operation) {
         self.histories.borrow_mut()[register].push(operation);
+    }
+
+    /// Reads a register, again if that fails.
+    async fn insist_on_reading(&self, register: usize, member: &Api) {
+        for _ in 0..READS_MAX {
+            if self.read(register, member).await.is_ok() {
+                return;
+            }
+        }
     }
 
     /// Reads a register. A read without an answer has seen nothing and done nothing.

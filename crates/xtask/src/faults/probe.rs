@@ -56,7 +56,7 @@ impl Probe {
     }
 
     /// Ends the prober; returns the longest time without an acknowledged write after `moment`.
-    pub(super) async fn stop(&mut self, moment: Instant) -> Duration {
+    pub(super) fn stop(self, moment: Instant) -> Duration {
         self.task.abort();
         longest_gap(&self.state.acknowledged.borrow(), moment)
     }

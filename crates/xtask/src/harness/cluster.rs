@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use proto::etcdserverpb::StatusResponse;
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 use super::api::Api;
 use super::network::{Link, Network};
@@ -311,24 +312,20 @@ fn tail(log: &Path) -> String {
 }
 
 /// Where a run keeps its data and logs: removed if all went well, kept for a look otherwise.
-pub(crate) struct Directory {
-    path: Option<tempfile::TempDir>,
-}
+pub(crate) struct Directory(TempDir);
 
 impl Directory {
     pub(crate) fn new(purpose: &str) -> Result<Self> {
         let prefix = format!("quorate-{purpose}-");
-        Ok(Self { path: Some(tempfile::Builder::new().prefix(&prefix).tempdir()?) })
+        Ok(Self(tempfile::Builder::new().prefix(&prefix).tempdir()?))
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.path.as_ref().map_or(Path::new("/tmp"), |path| path.path())
+        self.0.path()
     }
 
     /// Leaves everything where it is, and says where.
-    pub(crate) fn keep(&mut self) {
-        if let Some(path) = self.path.take() {
-            workspace::complain(&format!("data and logs stay in {}", path.keep().display()));
-        }
+    pub(crate) fn keep(self) {
+        workspace::complain(&format!("data and logs stay in {}", self.0.keep().display()));
     }
 }

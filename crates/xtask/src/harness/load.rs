@@ -164,7 +164,7 @@ struct Writer {
 impl Writer {
     async fn work(mut self) {
         while !self.shared.is_over.get() {
-            if self.writes % RETURN_WRITES == 0 {
+            if self.writes.is_multiple_of(RETURN_WRITES) {
                 self.shift = 0;
             }
             let weights: Vec<u64> = KINDS.iter().map(|(weight, _)| *weight).collect();

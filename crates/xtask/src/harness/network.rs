@@ -86,7 +86,7 @@ impl Network {
             Self::Loopback(_) => Command::new(binary),
             Self::Switched(switch) => {
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", &switch.namespace(number)]).arg(binary);
+                command.args(["netns", "exec", &Switch::namespace(number)]).arg(binary);
                 command
             }
         }
@@ -151,7 +151,7 @@ impl Switch {
 
     /// Makes the namespace of a member, with a device in it.
     fn join(&self, number: usize) -> Result<File> {
-        let namespace = self.namespace(number);
+        let namespace = Self::namespace(number);
         let device = format!("qh{}x{number}", std::process::id());
         ip(&["netns", "add", &namespace])?;
         let port = tunnel::open(&device)?;
@@ -174,7 +174,7 @@ impl Switch {
         thread::spawn(move || carry_late(&ports, &later));
     }
 
-    fn namespace(&self, number: usize) -> String {
+    fn namespace(number: usize) -> String {
         format!("{NAME}{}-{number}", std::process::id())
     }
 
@@ -193,7 +193,7 @@ impl Drop for Switch {
     fn drop(&mut self) {
         // Threads that wait for a device's packets end with it. What was never made cannot be removed.
         for number in 0..self.count {
-            drop(ip(&["netns", "delete", &self.namespace(number)]));
+            drop(ip(&["netns", "delete", &Self::namespace(number)]));
         }
         drop(ip(&["link", "delete", &format!("qh{}", std::process::id())]));
     }

@@ -28,7 +28,7 @@ pub(crate) enum Effect {
     Read(Option<(Value, i64)>),
     /// Wrote a value, at a revision if that is known.
     Write(Value, Option<i64>),
-    /// Replaced `from` by `to`, at a revision if that is known.
+    /// Replaced `from` by `to`, at a revision if that is known. Whoever asks for this has read `from` first.
     Swap { from: Value, to: Value, revision: Option<i64> },
 }
 
