@@ -84,7 +84,7 @@ impl Network {
     pub(crate) fn command(&self, number: usize, binary: &Path) -> Command {
         match self {
             Self::Loopback(_) => Command::new(binary),
-            Self::Switched(switch) => {
+            Self::Switched(_) => {
                 let mut command = Command::new("ip");
                 command.args(["netns", "exec", &Switch::namespace(number)]).arg(binary);
                 command
