@@ -71,6 +71,7 @@ async fn judge_in(server: &Path, duration: Duration, seed: u64, directory: &Path
     cluster.start().await?;
     let mut run = Run {
         cluster,
+        directory: directory.to_path_buf(),
         random: Random::new(seed),
         figures: Fault::ALL.map(|fault| (fault, Vec::new())).into(),
         rounds: 0,
@@ -141,6 +142,7 @@ struct Gaps {
 /// One run and its figures.
 struct Run {
     cluster: Cluster,
+    directory: PathBuf,
     random: Random,
     figures: Vec<(Fault, Vec<Gaps>)>,
     rounds: u64,
@@ -193,9 +195,10 @@ impl Run {
         self.unknown += histories.iter().flatten().filter(is_open).count() as u64;
         self.operations += histories.iter().flatten().count() as u64;
         for (key, history) in histories.iter().enumerate() {
-            if let Err(complaint) = registers::check(history) {
-                bail!("register {key} is not linearizable: {complaint}\n{history:#?}");
-            }
+            let Err(complaint) = registers::check(history) else { continue };
+            let file = self.directory.join(format!("history-{key}"));
+            std::fs::write(&file, format!("{history:#?}"))?;
+            bail!("register {key} is not linearizable: {complaint}; see {}", file.display());
         }
         self.compare_all().await?;
         Ok(Gaps { first, longest })

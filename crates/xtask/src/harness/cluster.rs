@@ -78,7 +78,6 @@ impl Member {
 
 /// Members of one cluster, their network and their data.
 pub(crate) struct Cluster {
-    // Before the network: processes end before their namespaces.
     pub(crate) members: Vec<Member>,
     pub(crate) network: Network,
     directory: PathBuf,
