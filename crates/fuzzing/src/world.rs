@@ -310,11 +310,13 @@ impl World {
         let Doors { inbox, reader, gate, activity, long_work, .. } = self.doors.clone();
         let own = Own { member: gate.member(), cluster: gate.cluster() };
         let introduction = admission::introduction(own, "http://127.0.0.1:2380");
-        let settings = pipeline::Settings { introduction, dial_patience: TICK };
-        let inflow = Inflow::new(inbox, Arc::default(), activity);
+        let (dial_patience, heartbeat_interval) = (TICK, TICK);
+        let settings = pipeline::Settings { introduction, dial_patience, heartbeat_interval };
+        let network = Arc::default();
+        let inflow = Inflow::new(inbox, Arc::default(), activity, Arc::clone(&network));
         let transport = Transport::new(own, reader, long_work, inflow, settings);
         let snapshots = self.member.snapshot_settings();
-        Rc::new(Door::new(Rc::new(transport), Rc::clone(&self.services), snapshots))
+        Rc::new(Door::new(Rc::new(transport), Rc::clone(&self.services), snapshots, network))
     }
 
     /// Who the member is, as its peers know it.

@@ -4,7 +4,11 @@ mod ci;
 mod cluster;
 mod codegen;
 mod diff;
+mod faults;
 mod grpc;
+mod harness;
+mod migrate;
+mod mixed;
 mod perf;
 mod random;
 mod tidy;
@@ -19,6 +23,9 @@ usage: cargo xtask <subcommand>
   cluster ...         start a cluster of several members on this machine
   codegen [--check]   generate crates/proto/src/generated from its definitions; only compare with --check
   diff ...            compare our binary with the real etcd, request by request
+  faults ...          judge a cluster whose network and processes fail
+  migrate ...         turn a cluster of etcds into ours and back while clients write
+  mixed ...           judge a cluster of ours and real etcds under load and faults
   perf ...            measure our binary beside the real etcd
   perf-beside ...     measure gets beside heavy work
   tidy                check the house rules that no compiler knows
@@ -34,6 +41,9 @@ fn main() -> ExitCode {
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
         ["diff", arguments @ ..] => diff::run(arguments),
+        ["faults", arguments @ ..] => faults::run(arguments),
+        ["migrate", arguments @ ..] => migrate::run(arguments),
+        ["mixed", arguments @ ..] => mixed::run(arguments),
         ["perf", arguments @ ..] => perf::run(arguments),
         ["perf-beside", arguments @ ..] => perf::beside::run(arguments),
         ["tidy"] => tidy::run(),

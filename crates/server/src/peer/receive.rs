@@ -168,12 +168,7 @@ impl Receiver {
     }
 
     /// Writes the database to its file, durably; returns its length. A file that is not whole goes, and gives its space back.
-    async fn store(
-        &self,
-        index: u64,
-        body: Pieces,
-        figures: &PeerFigures,
-    ) -> Result<u64, Refused> {
+    async fn store(&self, index: u64, body: Pieces, figures: &PeerFigures) -> Result<u64, Refused> {
         let Settings { disk, snap_dir, .. } = self.settings.clone();
         let temporary = snap_dir.join(TEMPORARY);
         let stored = self.store_as((index, &temporary), body, figures).await;

@@ -253,14 +253,14 @@ mod tests {
     #[test]
     fn a_stream_that_was_ended_leaves_in_time_or_is_cut() {
         let now = Instant::now();
-        let (sender, mut body) = channel(Kind::Message, Rc::default());
+        let (sender, mut body) = channel(Kind::Message, Rc::default(), Arc::default());
         assert!(sender.send(&message(2 * FRAME_BYTES)));
         sender.end(now);
         assert!(matches!(poll(&mut body), Poll::Ready(Some(FRAME_BYTES))), "a part of it");
         assert!(sender.wind_down(now + STALL_MAX), "the rest has time");
         assert!(!sender.wind_down(now + 2 * STALL_MAX), "it was cut");
         drop(body);
-        let (sender, body) = channel(Kind::Message, Rc::default());
+        let (sender, body) = channel(Kind::Message, Rc::default(), Arc::default());
         sender.end(now);
         drop(body);
         assert!(!sender.wind_down(now), "it is gone");
