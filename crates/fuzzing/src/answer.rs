@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     if input.byte() == 0 {
-        return read(input.rest().to_vec().into());
+        return read(&input.rest().to_vec().into());
     }
     let piece_bytes = usize::from(input.byte()) + 1;
     let io = Scripted { bytes: input.rest().to_vec(), at: 0, piece_bytes };
@@ -35,7 +35,7 @@ pub fn run(data: &[u8]) {
         tokio::task::LocalSet::new().block_on(runtime, async move {
             // Whatever is no answer is an error.
             if let Ok(body) = asked(io).await {
-                read(body);
+                read(&body);
             }
         });
     });
@@ -52,13 +52,13 @@ async fn asked(io: Scripted) -> std::io::Result<Bytes> {
     Ok(body)
 }
 
-fn read(body: Bytes) {
+fn read(body: &Bytes) {
     // Each may be none of these.
-    drop(versions::parse(&body));
-    let _version = join::parse_cluster_version(&body);
+    drop(versions::parse(body));
+    let _version = join::parse_cluster_version(body);
     drop(lease::read_times(body.clone()));
     let _ttl = lease::read_renewed(body.clone());
-    if let Ok(told) = join::parse_members(&body) {
+    if let Ok(told) = join::parse_members(body) {
         let url = Url::parse("http://127.0.0.1:2380").expect("a URL");
         let members = [("m0".to_owned(), vec![url])].into();
         drop(join::matched(&told, &members, "m0"));

@@ -54,18 +54,18 @@ impl Fake {
         let task = tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
-                let counted = Arc::clone(&counted);
-                tokio::spawn(async move {
-                    let mut stream = stream;
-                    if !head(&mut stream).await.is_empty() {
-                        counted.fetch_add(1, Ordering::Relaxed);
-                        // Whoever it talks to may lose patience at any time.
-                        drop(behave(stream, manner).await);
-                    }
-                });
+                tokio::spawn(serve(stream, manner, Arc::clone(&counted)));
             }
         });
         Self { url, requests, task }
+    }
+}
+
+async fn serve(mut stream: TcpStream, manner: Manner, counted: Arc<AtomicUsize>) {
+    if !head(&mut stream).await.is_empty() {
+        counted.fetch_add(1, Ordering::Relaxed);
+        // Whoever it talks to may lose patience at any time.
+        drop(behave(stream, manner).await);
     }
 }
 

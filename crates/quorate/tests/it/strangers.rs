@@ -329,6 +329,18 @@ async fn dripping(mut stream: TcpStream) {
     }
 }
 
+/// Writes most of a message of 100 MiB; tells whether it was refused as one that cannot be read.
+async fn begin_and_stop(mut stream: TcpStream) -> bool {
+    let piece = vec![0; 1 << 20];
+    let mut pieces = 0;
+    while pieces < 99 && stream.write_all(&piece).await.is_ok() {
+        pieces += 1;
+    }
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer).await);
+    String::from_utf8_lossy(&answer).contains("error reading raft message")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_that_do_not_come_to_an_end_share_little_memory() {
     let place = Place::start(&nowhere()).await;
@@ -340,17 +352,7 @@ async fn messages_that_do_not_come_to_an_end_share_little_memory() {
             let head =
                 format!("{}\r\nContent-Length: {}\r\n\r\n", place.head("POST /raft"), 100 << 20);
             drop(stream.write_all(head.as_bytes()).await);
-            streams.push(tokio::spawn(async move {
-                let piece = vec![0; 1 << 20];
-                for _ in 0..99 {
-                    if stream.write_all(&piece).await.is_err() {
-                        break;
-                    }
-                }
-                let mut answer = Vec::new();
-                drop(stream.read_to_end(&mut answer).await);
-                String::from_utf8_lossy(&answer).contains("error reading raft message")
-            }));
+            streams.push(tokio::spawn(begin_and_stop(stream)));
         }
         let mut refused = 0;
         for stream in streams {

@@ -53,7 +53,7 @@ pub(super) async fn members(config: &Config, records: &DiscoverySrv) -> Result<S
             "" => service.to_owned(),
             suffix => format!("{service}-{suffix}"),
         };
-        let asked = Service { resolver: &resolver, scheme, service: &service };
+        let asked = Service { resolver: &resolver, scheme, name: &service };
         let (members, error) = match asked.members(config, &records.domain).await {
             Ok(members) => (members, None),
             Err(error) => {
@@ -95,7 +95,7 @@ pub(super) async fn members(config: &Config, records: &DiscoverySrv) -> Result<S
 struct Service<'a> {
     resolver: &'a Resolver,
     scheme: &'static str,
-    service: &'a str,
+    name: &'a str,
 }
 
 impl Service<'_> {
@@ -105,7 +105,7 @@ impl Service<'_> {
             own.insert(address(url.host(), url.port()).await?, url);
         }
         let (mut members, mut number, mut failed) = (Vec::new(), 0, None);
-        for record in self.resolver.srv(self.service, domain).await? {
+        for record in self.resolver.srv(self.name, domain).await? {
             let address = match address(&record.target, record.port).await {
                 Ok(address) => address,
                 Err(error) => {
@@ -117,7 +117,7 @@ impl Service<'_> {
             let expected = own.get(&address);
             let is_secure = self.scheme == "https";
             if let Some(expected) = expected.filter(|own| own.is_secure() != is_secure) {
-                let (service, expected) = (self.service.to_owned(), expected.to_string());
+                let (service, expected) = (self.name.to_owned(), expected.to_string());
                 failed = Some(ServiceError::Scheme { found: url, service, expected });
                 continue;
             }
@@ -142,6 +142,6 @@ async fn address(host: &str, port: u16) -> Result<SocketAddr, ServiceError> {
         .await
         .map_err(|error| failed(error.to_string()))?
         .collect();
-    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    let first = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
     first.copied().ok_or_else(|| failed("no such host".to_owned()))
 }

@@ -128,7 +128,8 @@ mod tests {
         assert_eq!(places.iter().map(is_cut).collect::<Vec<_>>(), [false, true, false]);
         let fifth = enter().expect("another one was idle");
         assert!(is_cut(&places[0]));
-        (fourth.keep(), fifth.keep());
+        fourth.keep();
+        fifth.keep();
         assert!(enter().is_none(), "all are in use");
         drop(fourth);
         let sixth = enter().expect("one is free");
