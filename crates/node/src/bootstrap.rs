@@ -324,36 +324,55 @@ fn finish_install(
 /// may be acknowledged. Nobody is left who could have agreed on something else.
 fn stand_alone(durable: &mut Durable, own: u64, wal: &mut Wal) -> Result<(), Fault> {
     let Durable { hard_state, conf_state, start, entries, applied } = durable;
-    let mut others: BTreeSet<u64> =
-        conf_state.voters.iter().chain(&conf_state.learners).copied().collect();
+    let mut learners: BTreeSet<u64> = conf_state.learners.iter().copied().collect();
+    let mut others: BTreeSet<u64> = conf_state.voters.iter().copied().collect();
+    others.extend(&learners);
     for entry in entries.iter().filter(|entry| entry.index > *applied) {
         let is_change = entry.r#type() == raftpb::EntryType::EntryConfChange;
-        if let Some(change) =
-            raftpb::ConfChange::decode(entry.data.clone()).ok().filter(|_| is_change)
-        {
-            match change.r#type() {
-                raftpb::ConfChangeType::ConfChangeRemoveNode => others.remove(&change.node_id),
-                raftpb::ConfChangeType::ConfChangeAddNode
-                | raftpb::ConfChangeType::ConfChangeAddLearnerNode => others.insert(change.node_id),
-                raftpb::ConfChangeType::ConfChangeUpdateNode => false,
-            };
+        let change = raftpb::ConfChange::decode(entry.data.clone()).ok();
+        let Some(change) = change.filter(|_| is_change) else { continue };
+        let id = change.node_id;
+        match change.r#type() {
+            raftpb::ConfChangeType::ConfChangeRemoveNode => {
+                others.remove(&id);
+                learners.remove(&id);
+            }
+            raftpb::ConfChangeType::ConfChangeAddNode => {
+                others.insert(id);
+                learners.remove(&id);
+            }
+            raftpb::ConfChangeType::ConfChangeAddLearnerNode => {
+                others.insert(id);
+                learners.insert(id);
+            }
+            raftpb::ConfChangeType::ConfChangeUpdateNode => {}
         }
     }
     others.remove(&own);
-    let first = entries.last().map_or(start.index, |entry| entry.index) + 1;
-    let removals = (first..).zip(&others).map(|(index, other)| {
-        let kind = raftpb::ConfChangeType::ConfChangeRemoveNode;
-        change_entry(kind, (index, hard_state.term), *other, Bytes::new())
+    // A learner gets its vote first: the last voter cannot be removed.
+    let promoted = machine::membership::Member { id: own, ..Default::default() };
+    let promotion = learners.contains(&own).then(|| {
+        let kind = raftpb::ConfChangeType::ConfChangeAddNode;
+        (kind, own, schema::conf_change_context(&promoted, true))
     });
-    let removals: Vec<_> = removals.collect();
+    let removals = others
+        .iter()
+        .map(|other| (raftpb::ConfChangeType::ConfChangeRemoveNode, *other, Bytes::new()));
+    let first = entries.last().map_or(start.index, |entry| entry.index) + 1;
+    let changes: Vec<_> = (first..)
+        .zip(promotion.into_iter().chain(removals))
+        .map(|(index, (kind, node, context))| {
+            change_entry(kind, (index, hard_state.term), node, context)
+        })
+        .collect();
     tracing::warn!(
         removed = others.iter().map(|id| format!("{id:x}")).collect::<Vec<_>>().join(","),
         "forcing a new cluster: all other members are removed"
     );
-    hard_state.commit = first + removals.len() as u64 - 1;
-    wal.append(&removals, Some(hard_state))?;
+    hard_state.commit = first + changes.len() as u64 - 1;
+    wal.append(&changes, Some(hard_state))?;
     wal.sync()?;
-    entries.extend(removals);
+    entries.extend(changes);
     Ok(())
 }
 

@@ -1,13 +1,14 @@
 //! Whole members over disks in memory, driven by the scripts in `testdata/member/` and `testdata/cluster/`.
 //!
 //! The runner does what drivers and network do: it carries out WAL and backend jobs, at once or when a script says so,
-//! gives their results back, and delivers messages. A command is for the member that its prefix names, `m1` without
+//! gives their results back, and delivers messages and snapshots. A command is for the member that its prefix names, `m1` without
 //! one. `hold wal` and `hold backend` leave jobs lying; `crash` loses what was not carried out; `cut` loses messages;
 //! `fail` makes the disk fail.
 
 mod failing;
 mod random;
 mod script;
+mod snapshots;
 mod world;
 
 use self::world::World;

@@ -271,6 +271,51 @@ fn nobody_pays_for_answers_that_nobody_hears() {
     assert_eq!(lab.machine.reader().revision(), 3);
 }
 
+/// What is read for the answer is checked wherever the entry is applied. etcd left ranges out where nobody waited for them, and
+/// with them the check: the same transaction was refused by one member and applied by the others.
+#[test]
+fn a_range_that_is_refused_refuses_its_transaction_also_where_nobody_hears_it() {
+    let op = |request| pb::RequestOp { request: Some(request) };
+    let range = |revision| {
+        let range = pb::RangeRequest { key: "a".into(), revision, ..Default::default() };
+        op(pb::request_op::Request::RequestRange(range))
+    };
+    let write = || {
+        op(pb::request_op::Request::RequestPut(pb::PutRequest {
+            key: "b".into(),
+            ..Default::default()
+        }))
+    };
+    let nested = |inner: Vec<pb::RequestOp>| {
+        op(pb::request_op::Request::RequestTxn(pb::TxnRequest {
+            success: inner,
+            ..Default::default()
+        }))
+    };
+    for (success, refusal) in [
+        (vec![write(), range(2)], Some(Refusal::Compacted)),
+        (vec![write(), range(99)], Some(Refusal::FutureRevision)),
+        (vec![write(), nested(vec![range(2)])], Some(Refusal::Compacted)),
+        (vec![write(), range(3)], None),
+    ] {
+        let members = [true, false].map(|is_heard| {
+            let mut lab = Lab::new(uncached());
+            lab.apply(put("a", "1"));
+            lab.apply(put("a", "2"));
+            lab.apply(lab::compact(3));
+            let header = Some(pb::RequestHeader { id: 9, ..Default::default() });
+            let txn = lab::txn(pb::TxnRequest { success: success.clone(), ..Default::default() });
+            let request = pb::InternalRaftRequest { header, ..txn };
+            let data = Bytes::from(prost::Message::encode_to_vec(&request));
+            let index = lab.machine.applied().index + 1;
+            let applied = lab.machine.apply_heard(index, 1, &data, |_| is_heard).unwrap();
+            assert_eq!(applied.outcome.result.err(), refusal, "{success:?}");
+            lab.machine.reader().hash_kv(0).unwrap()
+        });
+        assert_eq!(members[0], members[1], "{success:?}");
+    }
+}
+
 #[test]
 fn a_snapshot_is_an_image_of_what_was_durable() {
     let mut lab = Lab::new(Options::default());

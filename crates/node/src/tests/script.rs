@@ -66,8 +66,48 @@ impl World {
             }
             "crash" => {
                 self.member().process = None;
+                let name = self.chosen.clone();
+                self.cut_transfers(&name);
                 String::new()
             }
+            "send_snapshot" => {
+                self.send_snapshot_to(position(&mut args)?)?;
+                String::new()
+            }
+            "all_speak" => {
+                let lowest = position(&mut args)?.parse().ok();
+                self.give(Event::PeerVersions { lowest })?;
+                String::new()
+            }
+            "tick" => {
+                for _ in 0..position(&mut args)?.parse::<u32>()? {
+                    self.tick()?;
+                }
+                String::new()
+            }
+            "pause" => {
+                let pause = std::time::Duration::from_millis(position(&mut args)?.parse()?);
+                self.process()?.now += pause;
+                String::new()
+            }
+            "cut" => {
+                self.member().is_cut = true;
+                String::new()
+            }
+            "heal" => {
+                self.member().is_cut = false;
+                String::new()
+            }
+            _ => return Ok(None),
+        };
+        args.reject_next()?;
+        Ok(Some(out))
+    }
+
+    /// Runs a command that is about the work of a member's disk.
+    fn run_disk_command(&mut self, command: &Command) -> Result<Option<String>, Box<dyn Error>> {
+        let mut args = command.consume_args();
+        let out = match command.name.as_str() {
             "hold" => {
                 match position(&mut args)? {
                     "wal" => self.member().holds_wal = true,
@@ -96,25 +136,6 @@ impl World {
                 String::new()
             }
             "fail" | "mend" => self.member().disk.set(position(&mut args)?, &command.name)?,
-            "tick" => {
-                for _ in 0..position(&mut args)?.parse::<u32>()? {
-                    self.tick()?;
-                }
-                String::new()
-            }
-            "pause" => {
-                let pause = std::time::Duration::from_millis(position(&mut args)?.parse()?);
-                self.process()?.now += pause;
-                String::new()
-            }
-            "cut" => {
-                self.member().is_cut = true;
-                String::new()
-            }
-            "heal" => {
-                self.member().is_cut = false;
-                String::new()
-            }
             _ => return Ok(None),
         };
         args.reject_next()?;
@@ -136,12 +157,28 @@ impl World {
                     let pause = std::time::Duration::from_millis(value.parse()?);
                     self.member().config.backend.defragment_pause = pause;
                 }
+                "compaction_pause_ms" => {
+                    let pause = std::time::Duration::from_millis(value.parse()?);
+                    self.member().config.backend.compaction_pause = pause;
+                }
+                "force_new_cluster" => {
+                    self.member().config.forces_new_cluster = value.parse()?;
+                }
+                "lease_checkpoints" => {
+                    self.member().config.machine.lease.checkpoints = value.parse()?;
+                }
                 "segment_bytes" => self.member().config.wal.segment_bytes = value.parse()?,
                 "compaction_batch" => {
                     self.member().config.machine.compaction_batch = value.parse()?
                 }
                 "keep_revisions" => {
                     self.member().config.auto_compaction = AutoCompaction::Revision(value.parse()?);
+                }
+                "joins" => {
+                    let member = u64::from_str_radix(value, 16)?;
+                    let running = self.members.values().find_map(|member| member.process.as_ref());
+                    let cluster = running.ok_or("no cluster runs")?.node.gate().cluster();
+                    self.member().config.bootstrap.joins = Some(Identity { member, cluster });
                 }
                 "members" => {
                     let members = (1..=value.parse()?).map(member).collect();
@@ -212,6 +249,10 @@ impl World {
                 self.give(Event::Defragment(token))?;
                 String::new()
             }
+            "alarms" => {
+                let alarms = pb::AlarmRequest::default();
+                self.propose(name, |request| request.alarm = Some(alarms))?
+            }
             "member_update" | "member_remove" | "member_promote" | "member_add_learner" => {
                 self.change_member(&name, &mut args)?
             }
@@ -221,9 +262,10 @@ impl World {
         Ok(Some(out))
     }
 
-    /// Proposes a change of the membership: `member_<what> <id in hex> [url]`.
+    /// Proposes a change of the membership: `member_<what> <id in hex> [url] [if_ready=true]`.
     fn change_member(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Ran {
         let token = self.ask(name.to_owned());
+        let is_checked = args.take_key("if_ready") == Some("true");
         let member = u64::from_str_radix(position(args)?, 16)?;
         let (kind, context) = match name.split_whitespace().next() {
             Some("member_remove") => (raftpb::ConfChangeType::ConfChangeRemoveNode, String::new()),
@@ -249,7 +291,8 @@ impl World {
         };
         let data = change.encode_to_vec().into();
         let proposal = Proposal { token, id, data };
-        self.give(Event::ProposeConfChange { proposal, promotes: None })?;
+        let promotes = is_checked.then_some(member);
+        self.give(Event::ProposeConfChange { proposal, promotes })?;
         Ok(String::new())
     }
 
@@ -262,6 +305,7 @@ impl World {
             "status" => self.status()?,
             "log" => self.log()?,
             "marks" => self.marks()?,
+            "files" => self.snapshot_files()?,
             "members" => self.members()?,
             other => return Err(format!("unknown command {other}").into()),
         };
@@ -387,9 +431,10 @@ impl World {
         let membership = self.process()?.node.reader().membership();
         let mut out = String::new();
         for member in membership.members() {
+            let learner = if member.is_learner { " learner" } else { "" };
             writeln!(
                 out,
-                "{:x} {:?} {:?} {:?}",
+                "{:x} {:?} {:?} {:?}{learner}",
                 member.id, member.name, member.peer_urls, member.client_urls
             )?;
         }
@@ -435,13 +480,14 @@ impl goldenscript::Runner for World {
     fn run(&mut self, command: &Command, context: &Context) -> Ran {
         self.out.clear();
         self.chosen = context.prefix.clone().unwrap_or_else(|| "m1".to_owned());
-        let result = match self.run_process_command(command)? {
-            Some(result) => result,
-            None => match self.run_request(command)? {
-                Some(result) => result,
-                None => self.run_look(command)?,
-            },
-        };
+        let mut result = self.run_process_command(command)?;
+        if result.is_none() {
+            result = self.run_disk_command(command)?;
+        }
+        if result.is_none() {
+            result = self.run_request(command)?;
+        }
+        let result = result.map_or_else(|| self.run_look(command), Ok)?;
         Ok(std::mem::take(&mut self.out) + &result)
     }
 }

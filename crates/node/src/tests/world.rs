@@ -13,6 +13,7 @@ use storage::wal::Wal;
 use storage::{Disk, Fault, snap};
 
 use super::failing::FailingDisk;
+use super::snapshots::Installing;
 use crate::*;
 
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -54,6 +55,12 @@ pub(super) struct World {
     pub(super) asked: BTreeMap<u64, String>,
     tokens: u64,
     messages: VecDeque<raftpb::Message>,
+    /// Messages with snapshots that have not left, since what they offer is not durable.
+    pub(super) snapshots: Vec<raftpb::Message>,
+    /// Snapshots that members were asked to take, by token.
+    pub(super) installing: BTreeMap<u64, Installing>,
+    /// What became of snapshots, for their senders.
+    pub(super) reports: VecDeque<(String, Event)>,
     pub(super) out: String,
 }
 
@@ -168,7 +175,7 @@ impl World {
         self.settle()
     }
 
-    fn give_to(&mut self, name: &str, event: Event) -> Result<(), Box<dyn Error>> {
+    pub(super) fn give_to(&mut self, name: &str, event: Event) -> Result<(), Box<dyn Error>> {
         let Some(member) = self.members.get_mut(name) else { return Ok(()) };
         let Some(process) = &mut member.process else { return Ok(()) };
         let mut effects = process.node.handle(event);
@@ -179,6 +186,7 @@ impl World {
     fn carry_out(&mut self, name: &str, effects: Effects) -> Result<(), Box<dyn Error>> {
         let Effects { wal, backend, messages, completions, stop, .. } = effects;
         for Completion { token, answer } in completions {
+            self.note_install(token, &answer);
             let asked = self.asked.remove(&token.0).unwrap_or_else(|| "nobody".to_owned());
             let text = describe(&answer);
             // Scripts that fill the store only want to know what is not as expected.
@@ -218,6 +226,11 @@ impl World {
                 is_idle = false;
                 self.deliver(message)?;
             }
+            while let Some((sender, report)) = self.reports.pop_front() {
+                is_idle = false;
+                self.give_to(&sender, report)?;
+            }
+            is_idle &= !self.send_snapshots()?;
             if is_idle {
                 return Ok(());
             }
@@ -230,21 +243,36 @@ impl World {
         let from = self.members.values().find(|member| member.id() == Some(message.from));
         let to = self.members.iter().find(|(_, member)| member.id() == Some(message.to));
         let Some((name, to)) = to else {
-            if let Some(sender) = self.sender(message.from) {
-                self.give_to(&sender, Event::PeerUnreachable { peer: message.to })?;
+            if let Some(sender) = self.name_of(message.from) {
+                let peer = message.to;
+                self.give_to(&sender, Event::PeerUnreachable { peer })?;
+                if message.snapshot.is_some() {
+                    self.give_to(&sender, Event::SnapshotSent { peer, is_done: false })?;
+                }
             }
             return Ok(());
         };
         if is_cut(to) || from.is_some_and(is_cut) {
+            if message.snapshot.is_some()
+                && let Some(sender) = self.name_of(message.from)
+            {
+                let report = Event::SnapshotSent { peer: message.to, is_done: false };
+                self.reports.push_back((sender, report));
+            }
+            return Ok(());
+        }
+        if message.snapshot.is_some() {
+            self.snapshots.push(message);
             return Ok(());
         }
         let name = name.clone();
         self.give_to(&name, Event::Step(vec![message]))
     }
 
-    fn sender(&self, id: u64) -> Option<String> {
-        let sender = self.members.iter().find(|(_, member)| member.id() == Some(id));
-        sender.map(|(name, _)| name.clone())
+    /// Returns the name of the running member with this id.
+    pub(super) fn name_of(&self, id: u64) -> Option<String> {
+        let member = self.members.iter().find(|(_, member)| member.id() == Some(id));
+        member.map(|(name, _)| name.clone())
     }
 
     /// Notes that a request named `name` waits for its answer.

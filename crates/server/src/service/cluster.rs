@@ -184,18 +184,16 @@ impl Services {
         }
         let cluster = self.cluster();
         let (voters, started) = counted(&cluster, |_| true);
-        let is_second = started == 1 && voters == 1;
-        if !is_learner && !is_second && started < quorum(voters + 1) {
-            tracing::warn!("rejecting member add request; not enough healthy members");
-            return Err(error::MEMBER_NOT_ENOUGH_STARTED);
+        let answer = may_grow(is_learner, (voters, started), || self.settled(&cluster));
+        if let Err(refusal) = &answer {
+            let why = if *refusal == error::UNHEALTHY {
+                "local member has not been connected to enough peers"
+            } else {
+                "not enough healthy members"
+            };
+            tracing::warn!("rejecting member add request; {why}");
         }
-        if voters > 1 && self.settled(&cluster) < quorum(voters + 1) {
-            tracing::warn!(
-                "rejecting member add request; local member has not been connected to enough peers"
-            );
-            return Err(error::UNHEALTHY);
-        }
-        Ok(())
+        answer
     }
 
     /// Refuses to remove a voter without which the quorum would not be there.
@@ -233,6 +231,23 @@ impl Services {
     }
 }
 
+/// Tells whether a cluster with so many voters, of which so many have `started`, may get another member: the new one counts as
+/// down, and the others have to be enough without it. It is not asked that all of them are there.
+fn may_grow(
+    is_learner: bool,
+    (voters, started): (usize, usize),
+    settled: impl FnOnce() -> usize,
+) -> Result<(), Status> {
+    let is_second = started == 1 && voters == 1;
+    if !is_learner && !is_second && started < quorum(voters + 1) {
+        return Err(error::MEMBER_NOT_ENOUGH_STARTED);
+    }
+    if voters > 1 && settled() < quorum(voters + 1) {
+        return Err(error::UNHEALTHY);
+    }
+    Ok(())
+}
+
 /// Counts voters, and those among them that have started.
 fn counted(cluster: &Membership, is_counted: impl Fn(u64) -> bool) -> (usize, usize) {
     let voters = cluster.members().filter(|member| !member.is_learner && is_counted(member.id));
@@ -268,5 +283,30 @@ fn member(member: &machine::membership::Member) -> Member {
         peer_urls: member.peer_urls.clone(),
         client_urls: member.client_urls.clone(),
         is_learner: member.is_learner,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// etcd refused every further member while one was down.
+    #[test]
+    fn a_cluster_grows_while_those_who_are_there_are_enough_for_the_larger_one() {
+        let answer = |is_learner, voters, started, settled| {
+            may_grow(is_learner, (voters, started), || settled).map_err(|status| status.message)
+        };
+        let unhealthy = Err(error::UNHEALTHY.message);
+        let too_few = Err(error::MEMBER_NOT_ENOUGH_STARTED.message);
+        for is_learner in [true, false] {
+            assert_eq!(answer(is_learner, 1, 1, 1), Ok(()), "the second one");
+            assert_eq!(answer(is_learner, 4, 4, 3), Ok(()), "one of four is down");
+            assert_eq!(answer(is_learner, 5, 5, 4), Ok(()), "one of five is down");
+            assert_eq!(answer(is_learner, 5, 5, 3), unhealthy, "two of five are down");
+            assert_eq!(answer(is_learner, 3, 3, 2), unhealthy, "four need three");
+            assert_eq!(answer(is_learner, 2, 2, 2), Ok(()));
+        }
+        assert_eq!(answer(false, 2, 1, 2), too_few, "the last one has not begun yet");
+        assert_eq!(answer(true, 2, 1, 2), Ok(()), "a learner needs no majority");
     }
 }

@@ -95,10 +95,12 @@ impl Packed {
 }
 
 /// What a compaction at a revision means to one history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Survey {
     /// The newest change at or below the revision, in the generation that the revision selects.
     pub(super) selected: Option<Change>,
+    /// Changes at the revision itself behind a tombstone that was selected: a transaction may delete a key and put it again.
+    pub(super) also: Vec<Change>,
     /// What remains of the history.
     pub(super) rest: Rest,
 }
@@ -173,7 +175,8 @@ impl Histories {
     }
 
     /// Says what a compaction at main revision `at` keeps. The generation selected is the first that ends at or after
-    /// `at`, else the open one at the end; in it, everything before the newest change at or below `at` goes.
+    /// `at`, else the open one at the end; in it, everything before the newest change at or below `at` goes. Whatever comes
+    /// behind it at `at` itself is kept; etcd deletes these records, and with them what lives.
     pub(super) fn survey(&self, stored: Stored<'_>, at: i64) -> Survey {
         let (mut walk, skipped) = match self.spilled(stored) {
             None => (Walk::inline(stored), false),
@@ -185,7 +188,8 @@ impl Histories {
         };
         let mut is_first = !skipped;
         let mut opens_generation = true;
-        let mut survey = Survey { selected: None, rest: Rest::Nothing };
+        let nothing = Survey { selected: None, also: Vec::new(), rest: Rest::Nothing };
+        let mut survey = nothing.clone();
         loop {
             let change = walk.change;
             let is_old = change.revision.main <= at;
@@ -194,12 +198,18 @@ impl Histories {
                 survey.selected = is_old.then_some(change);
             }
             let is_closed_at_or_after = change.tombstone && change.revision.main >= at;
-            if !is_old || is_closed_at_or_after {
+            if !is_old {
+                return survey;
+            }
+            if is_closed_at_or_after {
+                while walk.advance() && walk.change.revision.main == at {
+                    survey.also.push(walk.change);
+                }
                 return survey;
             }
             opens_generation = change.tombstone;
             if change.tombstone {
-                survey = Survey { selected: None, rest: Rest::Nothing };
+                survey = nothing.clone();
             }
             is_first = false;
             if !walk.advance() {

@@ -234,6 +234,7 @@ impl Leaf {
             let survey = histories.survey(self.stored(&entry), sweep.at());
             if let Some(selected) = survey.selected {
                 sweep.keep(selected);
+                sweep.keep_behind(&survey.also);
             }
             changes |= survey.rest != Rest::All;
         }

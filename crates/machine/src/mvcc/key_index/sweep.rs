@@ -73,6 +73,14 @@ impl Sweep {
         }
     }
 
+    /// Takes what comes at the same revision behind a tombstone that was selected: a hash has the value at the end only.
+    pub(super) fn keep_behind(&mut self, also: &[Change]) {
+        let from = if self.keeps_tombstones { 0 } else { also.len().saturating_sub(1) };
+        for change in &also[from..] {
+            self.keep(*change);
+        }
+    }
+
     /// Notes that all keys below `to`, or all there are, have been visited.
     pub(super) fn advance(&mut self, to: Option<Vec<u8>>) {
         match to {

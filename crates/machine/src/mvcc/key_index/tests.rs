@@ -78,7 +78,7 @@ impl Model {
             };
             let past = generations.iter().take_while(|generation| is_past(generation)).count();
             generations.drain(..past);
-            let Some(first) = generations.first_mut() else { continue };
+            let Some((first, later)) = generations.split_first_mut() else { continue };
             let Some(newest) = first.revisions.iter().rposition(|revision| revision.main <= at)
             else {
                 continue;
@@ -86,6 +86,18 @@ impl Model {
             kept.insert(first.revisions[newest]);
             if !(first.closed && newest + 1 == first.revisions.len()) {
                 hashed.insert(first.revisions[newest]);
+            }
+            // Deleted, and put again in the same revision.
+            let here = |generation: &Generation| {
+                let changes = generation.revisions.iter().filter(|revision| revision.main == at);
+                changes.copied().collect::<Vec<_>>()
+            };
+            kept.extend(later.iter().flat_map(here));
+            let last = later.iter().rev().find(|generation| !here(generation).is_empty());
+            if let Some(last) = last {
+                let newest = here(last).pop();
+                let lives = !last.closed || newest.as_ref() != last.revisions.last();
+                hashed.extend(newest.filter(|_| lives));
             }
             first.first_version += i64::try_from(newest).unwrap();
             first.revisions.drain(..newest);
