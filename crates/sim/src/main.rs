@@ -13,7 +13,7 @@ use sim::runner::{Run, replay, run_seed, run_seeds, smoke};
 use sim::planted;
 
 /// Seeds of the smoke run.
-const SMOKE_SEEDS: Range<u64> = 0..40;
+const SMOKE_SEEDS: Range<u64> = 0..20;
 
 #[derive(Debug, Parser)]
 #[command(about = "Runs whole members in a simulated world")]

@@ -123,7 +123,7 @@ async fn peers_that_answer_what_no_member_answers_are_borne() {
         (Manner::Silent, lost),
         (Manner::Headers, lost),
         (Manner::Continues, lost),
-        (Manner::Endless(b"\0\0\0\0\0\0\0\x02\x08\x08"), "failed to get version of a peer"),
+        (Manner::Endless(b"\0\0\0\0\0\0\0\x02\x08\x08"), "failed to get version"),
         (Manner::Endless(b"\xff"), "the peer sends what no member sends"),
         (Manner::Says(b"\x03garbage"), "the peer sends what no member sends"),
         (Manner::Says(b"\x02\xff\xff\xff\xff\xff\xff\xff\xff"), "too long"),

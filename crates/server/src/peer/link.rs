@@ -24,6 +24,9 @@ use crate::metrics::PeerFigures;
 /// Time between two attempts.
 const REDIAL_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Time after a peer has sent what no member sends.
+const MALFORMED_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Attempts right after a stream broke off, at most, and the time between them: while a process dies, its streams may be
 /// closed before nobody listens any more.
 const PROBES_MAX: usize = 40;
@@ -152,6 +155,9 @@ impl Link {
             match probes {
                 Some(Probes { is_urgent: true, .. }) => {}
                 Some(_) => tokio::time::sleep(PROBE_INTERVAL).await,
+                None if matches!(ended, Ended::Malformed(_)) => {
+                    tokio::time::sleep(MALFORMED_INTERVAL).await;
+                }
                 None => tokio::time::sleep(REDIAL_INTERVAL).await,
             }
         }
