@@ -107,6 +107,8 @@ struct Total {
     mishaps: u64,
     damaged: u64,
     damage_found: u64,
+    /// Simulated time.
+    hours: f64,
 }
 
 impl Total {
@@ -119,6 +121,7 @@ impl Total {
                 self.mishaps += u64::from(summary.mishaps);
                 self.damaged += u64::from(summary.damage_found.is_some());
                 self.damage_found += u64::from(summary.damage_found == Some(true));
+                self.hours += summary.time.as_secs_f64() / 3600.0;
                 Ok(())
             }
             Err(violation) => {
