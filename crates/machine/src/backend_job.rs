@@ -158,8 +158,8 @@ impl Commit {
         }));
         let result = backend.commit(&WriteBatch::new(ops)).map_err(Fault::from);
         let records = entries.len();
-        // What was written lately is read soon: it stays in memory when it leaves the tail.
-        for entry in entries.into_iter().filter(|entry| !entry.is_tombstone) {
+        // What is being read stays in memory when it leaves the tail.
+        for entry in entries.into_iter().filter(|entry| entry.is_read) {
             shared.cache.insert(entry.revision, entry.record);
         }
         Done::Commit { shared, applied, records, result }

@@ -65,7 +65,9 @@ impl BuildHasher for RevisionHashes {
     }
 }
 
-/// Records that were read or committed lately.
+/// Records that were read lately, and newer ones of keys that had been read.
+///
+/// What is only written is not kept: it would take all of the room, and the file's pages are in the system's memory anyway.
 pub(crate) struct ValueCache(Cache<Revision, Record, ByBytes, RevisionHashes>);
 
 impl fmt::Debug for ValueCache {
@@ -96,6 +98,11 @@ impl ValueCache {
     /// Returns the bytes held.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.weight()
+    }
+
+    /// Tells whether the record of a revision is here, which does not count as a use of it.
+    pub(crate) fn contains(&self, revision: Revision) -> bool {
+        self.0.contains_key(&revision)
     }
 
     /// Offers a record; one that is too large is not kept.

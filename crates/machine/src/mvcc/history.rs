@@ -98,7 +98,7 @@ fn read_engine(
         let (key, value) = pair?;
         let (revision, is_tombstone) = decode_key(&key)?;
         let record = value;
-        if collector.push(Entry { revision, is_tombstone, record }) {
+        if collector.push(Entry { revision, is_tombstone, is_read: false, record }) {
             return Ok(true);
         }
     }

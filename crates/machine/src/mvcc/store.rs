@@ -97,7 +97,16 @@ impl WriteTxn<'_> {
             let fields =
                 KeyValue { key, create_revision: created, mod_revision, version, value, lease };
             let record = fields.encode();
-            state.tail.push(Entry { revision, is_tombstone: false, record: record.clone() });
+            let is_read = previous.is_some_and(|former| match state.tail.entry(former) {
+                Some(entry) => entry.is_read,
+                None => self.store.shared.cache.contains(former),
+            });
+            state.tail.push(Entry {
+                revision,
+                is_tombstone: false,
+                is_read,
+                record: record.clone(),
+            });
             (record, previous)
         };
         self.done.puts += 1;
@@ -148,7 +157,7 @@ impl WriteTxn<'_> {
             let Some(previous) = state.index.tombstone(key, revision) else {
                 return false;
             };
-            state.tail.push(Entry { revision, is_tombstone: true, record });
+            state.tail.push(Entry { revision, is_tombstone: true, is_read: false, record });
             previous
         };
         let previous = self.before(key, Some(previous));

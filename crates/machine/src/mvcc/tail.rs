@@ -17,6 +17,8 @@ const ENTRY_BYTES: usize = size_of::<Entry>() + 32;
 pub(crate) struct Entry {
     pub(crate) revision: Revision,
     pub(crate) is_tombstone: bool,
+    /// Whether the key's former record was being read, so that this one belongs into the value cache.
+    pub(crate) is_read: bool,
     pub(crate) record: Record,
 }
 
@@ -42,12 +44,17 @@ impl Tail {
 
     /// Returns the record of a revision.
     pub(crate) fn get(&self, revision: Revision) -> Option<&Record> {
+        self.entry(revision).map(|entry| &entry.record)
+    }
+
+    /// Returns the change of a revision.
+    pub(crate) fn entry(&self, revision: Revision) -> Option<&Entry> {
         let last = self.entries.back()?;
         if revision > last.revision || revision < self.entries.front()?.revision {
             return None;
         }
         let position = self.entries.binary_search_by_key(&revision, |entry| entry.revision).ok()?;
-        self.entries.get(position).map(|entry| &entry.record)
+        self.entries.get(position)
     }
 
     /// Returns the lowest revision; everything below it is in the engine.
@@ -98,7 +105,12 @@ mod tests {
     use super::*;
 
     fn entry(main: i64) -> Entry {
-        Entry { revision: Revision::new(main, 0), is_tombstone: false, record: "r".into() }
+        Entry {
+            revision: Revision::new(main, 0),
+            is_tombstone: false,
+            is_read: false,
+            record: "r".into(),
+        }
     }
 
     #[test]
