@@ -12,6 +12,7 @@
 //! * No message of a peer reaches raft-rs before [`validate`] has judged it.
 //! * Equal inputs give equal outputs: the election timeout comes from a seed.
 
+mod between;
 mod convert;
 mod forwarded;
 mod log;
@@ -28,6 +29,7 @@ use proto::raftpb;
 use raft::eraftpb::{self, EntryType};
 use raft::{RawNode, StateRole};
 
+use between::Held;
 pub(crate) use convert::Unusable;
 use forwarded::ForwardedReads;
 use log::Log;
@@ -102,6 +104,10 @@ pub(crate) struct Consensus {
     forwarded: ForwardedReads,
     /// Set when this member led and was removed, as long as nobody follows it.
     farewell: Option<Farewell>,
+    /// Proposals of peers that came while there was no leader to take them.
+    held: Held,
+    /// The last term in which this member gave leadership away because it is to be removed.
+    parting_term: u64,
 }
 
 /// What a leader has to say that is no member any more: that its removal is committed, and that another one is to lead.
@@ -270,6 +276,8 @@ impl Consensus {
             lazy_commit: None,
             forwarded: ForwardedReads::default(),
             farewell: None,
+            held: Held::default(),
+            parting_term: 0,
         };
         consensus.set_election_timeout();
         Ok(consensus)
@@ -281,6 +289,11 @@ impl Consensus {
             self.attempt += 1;
         }
         self.say_farewell();
+        // A hand-over that fails takes one election timeout.
+        let dropped = self.held.tick(2 * self.options.election_ticks);
+        if dropped > 0 {
+            tracing::warn!(dropped, "dropped proposals of peers: there is no leader");
+        }
         self.set_election_timeout();
     }
 
@@ -338,13 +351,16 @@ impl Consensus {
     }
 
     /// Proposes an encoded `raftpb.ConfChange`. While another one is not applied, an entry without effect takes its
-    /// place in the log.
+    /// place in the log. What removes this member while it leads is for the next leader, which is looked for first.
     pub(crate) fn propose_conf_change(&mut self, change: Bytes) -> Result<(), Dropped> {
         let entry = raftpb::Entry {
             r#type: raftpb::EntryType::EntryConfChange.into(),
             data: change,
             ..Default::default()
         };
+        if self.begin_parting(std::slice::from_ref(&entry)) {
+            return Err(Dropped);
+        }
         let entry = convert::entry_in(entry).map_err(|_own_mistake| Dropped)?;
         self.propose_entries(vec![entry])
     }
@@ -414,12 +430,74 @@ impl Consensus {
         if is_planted(Planted::SecondVote) && kind == raftpb::MessageType::MsgVote {
             self.raw.raft.vote = raft::INVALID_ID;
         }
+        if kind == raftpb::MessageType::MsgProp {
+            self.begin_parting(&message.entries);
+            if self.is_between_leaders() {
+                // One that does not fit in times out at its proposer.
+                self.held.push(message);
+                return Ok(());
+            }
+        }
+        self.step_checked(message)
+    }
+
+    fn step_checked(&mut self, message: raftpb::Message) -> Result<(), Unusable> {
         if let Err(error) = self.raw.step(convert::message_in(message)?) {
             // A dropped proposal times out at its proposer, and one from an unknown peer is of no use.
             tracing::debug!(%error, "message dropped by raft");
         }
         self.set_election_timeout();
         Ok(())
+    }
+
+    /// Tells whether a proposal would be dropped that came now: the leader hands over, or nobody is known to lead.
+    fn is_between_leaders(&self) -> bool {
+        let raft = &self.raw.raft;
+        match raft.state {
+            StateRole::Leader => raft.lead_transferee.is_some(),
+            StateRole::Follower => raft.leader_id == raft::INVALID_ID,
+            StateRole::PreCandidate | StateRole::Candidate => true,
+        }
+    }
+
+    /// Gives leadership away, once in a term, if this member leads and one of `entries` removes it: else there would be no leader
+    /// from the moment in which the removal is applied. Tells whether a hand-over has begun.
+    fn begin_parting(&mut self, entries: &[raftpb::Entry]) -> bool {
+        let raft = &self.raw.raft;
+        let term = raft.term;
+        if raft.state != StateRole::Leader
+            || self.parting_term == term
+            || !between::removes(entries, self.options.id)
+        {
+            return false;
+        }
+        self.parting_term = term;
+        let Some(heir) = self.furthest_other() else { return false };
+        tracing::info!(
+            to = format!("{heir:x}"),
+            "leadership is given away, because this member is to be removed"
+        );
+        self.transfer_to(heir);
+        true
+    }
+
+    /// Gives what waited for a leader to the one that there is.
+    fn release_held(&mut self) {
+        if self.held.is_empty() || self.is_between_leaders() {
+            return;
+        }
+        for mut message in self.held.take() {
+            // It may go back to where it came from.
+            message.from = self.options.id;
+            if let Err(reason) = self.step_checked(message) {
+                tracing::warn!(%reason, "dropped a proposal of a peer");
+            }
+        }
+    }
+
+    /// Tells whether proposals of peers wait for a leader.
+    pub(crate) fn has_held(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Takes a snapshot whose database is at hand. It counts if [`Output::restored`] tells so.
@@ -492,6 +570,7 @@ impl Consensus {
     /// Collects all that is to be done. `job` names what has to be persisted, if anything has.
     pub(crate) fn advance(&mut self, job: u64) -> Output {
         let mut output = Output::default();
+        self.release_held();
         while self.raw.has_ready() {
             self.take_ready(job, &mut output);
         }
@@ -667,13 +746,14 @@ impl Consensus {
         }
     }
 
-    /// Returns the voter that has most of the log, besides this member.
+    /// Returns the voter that has most of the log, besides this member; one that was heard of lately, if there is any.
     fn furthest_other(&self) -> Option<u64> {
         let own = self.options.id;
         let progress = self.raw.raft.prs();
         let voters = progress.conf().voters().ids();
-        let matched = |id| progress.get(id).map(|progress| (progress.matched, id));
-        voters.iter().filter(|&id| id != own).filter_map(matched).max().map(|(_, id)| id)
+        let rank =
+            |id| progress.get(id).map(|progress| (progress.recent_active, progress.matched, id));
+        voters.iter().filter(|&id| id != own).filter_map(rank).max().map(|(_, _, id)| id)
     }
 
     /// Returns the configuration in effect.

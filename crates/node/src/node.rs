@@ -481,7 +481,9 @@ impl Node {
 
     /// Ends in order once leadership is given away or the time for it is over.
     fn finish_stop(&mut self, effects: &mut Effects) {
-        let is_needed = self.consensus.status().is_leader() || self.consensus.has_farewell();
+        let is_needed = self.consensus.status().is_leader()
+            || self.consensus.has_farewell()
+            || self.consensus.has_held();
         let now = self.now;
         let Some((stop, _)) = self.ending.take_if(|(_, at)| !is_needed || now >= *at) else {
             return;

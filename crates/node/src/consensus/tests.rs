@@ -301,6 +301,77 @@ fn a_new_leader_keeps_what_was_committed_and_an_old_one_loses_the_rest() {
     }
 }
 
+/// A removal of the leader that it proposes itself, or that a follower forwards.
+fn part(cluster: &mut Cluster, leader: u64, proposer: u64) {
+    let removal = conf_change(raftpb::ConfChangeType::ConfChangeRemoveNode, leader);
+    let result = cluster.member(proposer).consensus.propose_conf_change(removal.clone());
+    assert_eq!(result.is_err(), proposer == leader, "the leader gives up its office first");
+    if proposer != leader {
+        // Without waiting for the forwarded one, there is this one; and nothing is lost of what comes while leadership moves.
+        let other = cluster.members.keys().copied().find(|id| ![leader, proposer].contains(id));
+        let requests = [Bytes::from_static(b"meanwhile")];
+        cluster.member(other.expect("three")).consensus.propose(requests).expect("a leader");
+    }
+    cluster.settle();
+    let heir = cluster.leader().expect("a leader, without one tick");
+    assert_ne!(heir, leader);
+    if proposer == leader {
+        cluster.member(leader).consensus.propose_conf_change(removal).expect("it is forwarded");
+        cluster.settle();
+    }
+    assert_eq!(cluster.member(heir).consensus.conf_state().voters.len(), 2);
+    assert!(!cluster.member(leader).consensus.has_held());
+    assert!(!cluster.member(leader).consensus.has_farewell(), "it did not lead");
+    cluster.propose(heir, &["after"]);
+    let requests = cluster.member(heir).requests();
+    assert_eq!(requests.contains(&"meanwhile".to_owned()), proposer != leader, "{requests:?}");
+    assert_eq!(requests.last().map(String::as_str), Some("after"));
+}
+
+#[test]
+fn a_leader_that_is_to_be_removed_gives_its_office_away_first() {
+    for own in [true, false] {
+        let mut cluster = Cluster::new(3);
+        let leader = cluster.elect();
+        let follower = cluster.members.keys().copied().find(|id| *id != leader).expect("three");
+        part(&mut cluster, leader, if own { leader } else { follower });
+    }
+}
+
+#[test]
+fn a_leader_whom_nobody_follows_proposes_its_removal_after_a_while() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.cut.extend(cluster.members.keys().copied().filter(|id| *id != leader));
+    let last = cluster.member(leader).consensus.last();
+    let removal = conf_change(raftpb::ConfChangeType::ConfChangeRemoveNode, leader);
+    assert!(cluster.member(leader).consensus.propose_conf_change(removal.clone()).is_err());
+    let mut tries = 0;
+    while cluster.member(leader).consensus.propose_conf_change(removal.clone()).is_err() {
+        tries += 1;
+        assert!(tries <= ELECTION_TICKS, "the hand-over does not end");
+        cluster.member(leader).consensus.tick();
+    }
+    assert_eq!(cluster.member(leader).consensus.last(), last + 1);
+}
+
+#[test]
+fn what_peers_propose_to_a_member_that_knows_no_leader_waits_for_one() {
+    let mut cluster = Cluster::new(3);
+    cluster.settle();
+    let entry = raftpb::Entry { data: "early".into(), ..Default::default() };
+    let message = raftpb::Message {
+        r#type: raftpb::MessageType::MsgProp.into(),
+        to: 1,
+        from: 2,
+        entries: vec![entry],
+        ..Default::default()
+    };
+    cluster.member(1).consensus.step(message, 1).expect("an honest message");
+    let leader = cluster.elect();
+    assert_eq!(cluster.member(leader).requests(), ["early"]);
+}
+
 #[test]
 fn a_restarted_member_goes_on_from_its_disk() {
     let mut cluster = Cluster::new(3);
