@@ -24,6 +24,7 @@ use crate::peer::requests::Requests;
 use crate::room::Room;
 use crate::serve::BLOCKING_THREADS_MAX;
 use crate::workers::Workers;
+use cold::ColdGets;
 use payload::Payload;
 use slow::{Call, Content};
 use stream::{Inbound, Outbound};
@@ -33,6 +34,7 @@ mod auth;
 mod caller;
 pub mod check;
 pub mod cluster;
+mod cold;
 mod election;
 mod forward;
 mod health;
@@ -112,8 +114,10 @@ pub struct Services {
     metrics: Arc<Metrics>,
     known_clients: KnownClients,
     watches: RefCell<Watches>,
-    /// Reads of cold values.
+    /// Reads of a few cold values.
     short_work: Workers,
+    /// Gets of a cold value each.
+    cold: ColdGets,
     /// Requests to other members.
     requests: Requests,
     /// Wakes streams that require a leader when there has been none for long.
@@ -130,6 +134,7 @@ impl Services {
     ) -> Self {
         let watches = RefCell::new(Watches::new(handle.reader().clone(), &limits));
         let short_work = Workers::own(BLOCKING_THREADS_MAX);
+        let cold = ColdGets::new(handle.reader().clone(), short_work.clone());
         let known_clients = KnownClients::default();
         let requests = Requests::new(limits.election_timeout, Arc::clone(&limits.incomplete));
         Self {
@@ -140,6 +145,7 @@ impl Services {
             known_clients,
             watches,
             short_work,
+            cold,
             requests,
             leader_lost: Notify::new(),
         }

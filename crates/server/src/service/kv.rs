@@ -111,6 +111,12 @@ impl Services {
                 return Ok(ranged);
             }
         }
+        if request.range_end.is_empty() {
+            let (revision, reply) = self.read(self.cold.get(request).await?)?;
+            if let Some(ranged) = self.resident(revision, reply) {
+                return Ok(ranged);
+            }
+        }
         Box::pin(self.list(request)).await
     }
 
