@@ -30,6 +30,7 @@ use crate::leadership::Leadership;
 use crate::lease_desk::LeaseDesk;
 use crate::meter::Meter;
 use crate::node::{Node, Own};
+use crate::office::Office;
 use crate::proposals::Proposals;
 use crate::reads::Reads;
 use crate::sending::Sending;
@@ -187,6 +188,7 @@ fn assemble(
         snapshots: Snapshots::new(config.snapshots.count, 0),
         upkeep: Upkeep::default(),
         leadership: Leadership::default(),
+        office: Office::default(),
         doubts: Doubts::default(),
         transfers: Transfers::default(),
         sending: Sending::default(),

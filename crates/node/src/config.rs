@@ -96,6 +96,11 @@ impl RaftConfig {
         2 * self.tick
     }
 
+    /// Returns the time between two ticks after which a leader has to ask whether it still leads, as etcd has it.
+    pub fn pause_max(&self) -> Duration {
+        3 * self.tick
+    }
+
     /// Returns the time after which a request without an outcome fails.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout()

@@ -104,6 +104,10 @@ impl Node {
             self.reads.ask_again();
         }
         self.notice_transfers(&status, effects);
+        if was_leader && !status.is_leader() {
+            self.office.settle();
+            self.leases.set_doubted(false);
+        }
         #[cfg(feature = "planted-faults")]
         let was_leader = was_leader && !is_planted(Planted::DeposedPrimary);
         if was_leader && !status.is_leader() {
@@ -137,6 +141,34 @@ impl Node {
             let succession = Succession { term, ticks, heirs, turns: TURNS_MAX };
             self.leadership.succession = Some(succession);
             self.succeed();
+        }
+    }
+
+    /// Doubts that this member still leads, if `passed` since the last tick is so long that others may have elected a leader.
+    pub(crate) fn doubt_office(&mut self, passed: Duration) {
+        let status = self.consensus.status();
+        if passed > self.own.raft.pause_max() && status.is_leader() && !status.is_lone {
+            tracing::warn!(
+                passed_ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX),
+                "this member was held up; before it answers for leases, the others have to confirm that it leads"
+            );
+            self.office.doubt();
+            self.leases.set_doubted(true);
+        }
+    }
+
+    /// Asks the others whether this member leads, if that is in doubt.
+    pub(crate) fn ask_for_office(&mut self) {
+        let ids = &self.ids;
+        if let Some(context) = self.office.ask(self.now, || ids.next()) {
+            self.consensus.read_index(context);
+        }
+    }
+
+    /// Takes the answer to a read index, which may be about the office.
+    pub(crate) fn confirm_office(&mut self, context: u64) {
+        if self.office.confirm(context) {
+            self.leases.set_doubted(false);
         }
     }
 

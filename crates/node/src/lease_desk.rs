@@ -31,6 +31,10 @@ pub(crate) struct LeaseDesk {
     for_revocation: BTreeMap<(i64, u64), Waiting>,
     /// Requests for lists, by arrival.
     for_list: VecDeque<Waiting>,
+    /// Requests by arrival that wait until it is known whether this member is still primary.
+    for_office: VecDeque<Waiting>,
+    /// Whether that is in doubt.
+    is_doubted: bool,
     arrivals: u64,
     /// The lessor's reign in which requests began to wait.
     reign: u64,
@@ -55,6 +59,8 @@ enum Until {
     Applied,
     /// This lease is revoked.
     Revoked(i64),
+    /// It is known whether this member is primary.
+    Confirmed,
 }
 
 /// Lists that were made in this burst.
@@ -111,9 +117,16 @@ impl LeaseDesk {
             for_index: BTreeMap::new(),
             for_revocation: BTreeMap::new(),
             for_list: VecDeque::new(),
+            for_office: VecDeque::new(),
+            is_doubted: false,
             arrivals: 0,
             reign: 0,
         }
+    }
+
+    /// Answers nothing that only a primary can tell, until the doubt is over.
+    pub(crate) fn set_doubted(&mut self, is_doubted: bool) {
+        self.is_doubted = is_doubted;
     }
 
     /// Takes requests; answers go to `completions`, at once or later. Returns leases whose checkpoint has to be cleared.
@@ -143,7 +156,11 @@ impl LeaseDesk {
         let revoked = counter.lessor.take_revoked();
         let reign = counter.lessor.reign();
         let ready = if std::mem::replace(&mut self.reign, reign) == reign {
-            self.take_ready(&revoked, counter.applied)
+            let mut ready = self.take_ready(&revoked, counter.applied);
+            if !self.is_doubted {
+                ready.extend(self.for_office.drain(..));
+            }
+            ready
         } else {
             // Leases that had expired live on, or nobody here knows.
             self.take_all()
@@ -189,8 +206,10 @@ impl LeaseDesk {
     fn take_all(&mut self) -> Vec<Waiting> {
         let for_index = std::mem::take(&mut self.for_index).into_values();
         let for_revocation = std::mem::take(&mut self.for_revocation).into_values();
-        let for_list = std::mem::take(&mut self.for_list);
-        let mut all: Vec<Waiting> = for_index.chain(for_revocation).chain(for_list).collect();
+        let lists = std::mem::take(&mut self.for_list).into_iter();
+        let for_office = std::mem::take(&mut self.for_office);
+        let others = lists.chain(for_office);
+        let mut all: Vec<Waiting> = for_index.chain(for_revocation).chain(others).collect();
         all.sort_unstable_by_key(|waiting| waiting.arrival);
         all
     }
@@ -211,7 +230,8 @@ impl LeaseDesk {
         };
         self.for_index.retain(|_, waiting| is_in_time(waiting));
         self.for_revocation.retain(|_, waiting| is_in_time(waiting));
-        self.for_list.retain(is_in_time);
+        self.for_list.retain(&mut is_in_time);
+        self.for_office.retain(is_in_time);
     }
 
     /// Fails all waiting requests.
@@ -228,6 +248,11 @@ impl LeaseDesk {
         clear: &mut Vec<i64>,
     ) {
         let answer = match waiting.request.kind {
+            LeaseRequestKind::KeepAlive { .. } | LeaseRequestKind::TimeToLive { .. }
+                if self.is_doubted && counter.lessor.is_primary() =>
+            {
+                Err(Until::Confirmed)
+            }
             LeaseRequestKind::KeepAlive { .. }
                 if !self.renews_at_once && counter.is_behind_as_primary(waiting.index) =>
             {
@@ -253,6 +278,7 @@ impl LeaseDesk {
                 completions.push(failed(waiting.request, Failure::TooManyRequests));
             }
             Err(Until::List) => self.for_list.push_back(waiting),
+            Err(Until::Confirmed) => self.for_office.push_back(waiting),
             Err(Until::Applied) => {
                 self.for_index.insert((waiting.index, waiting.arrival), waiting);
             }
@@ -263,7 +289,8 @@ impl LeaseDesk {
     }
 
     fn waiting(&self) -> usize {
-        self.for_index.len() + self.for_revocation.len() + self.for_list.len()
+        let (lists, office) = (self.for_list.len(), self.for_office.len());
+        self.for_index.len() + self.for_revocation.len() + lists + office
     }
 }
 

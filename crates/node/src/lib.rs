@@ -22,6 +22,7 @@ mod leadership;
 mod lease_desk;
 mod meter;
 mod node;
+mod office;
 mod own_requests;
 mod proposals;
 mod reads;

@@ -27,6 +27,7 @@ use crate::install::Install;
 use crate::leadership::Leadership;
 use crate::lease_desk::{Counter, LeaseDesk};
 use crate::meter::Meter;
+use crate::office::Office;
 use crate::proposals::{APPLY_LAG_MAX, Content, Proposals, Waiter};
 use crate::reads::Reads;
 use crate::sending::Sending;
@@ -58,6 +59,7 @@ pub struct Node {
     pub(crate) snapshots: Snapshots,
     pub(crate) upkeep: Upkeep,
     pub(crate) leadership: Leadership,
+    pub(crate) office: Office,
     pub(crate) doubts: Doubts,
     pub(crate) transfers: Transfers,
     pub(crate) sending: Sending,
@@ -220,6 +222,7 @@ impl Node {
             self.propose_open_tasks();
             self.propose_queued();
             self.ask_for_reads();
+            self.ask_for_office();
             let output = self.consensus.advance(self.wal_job + 1);
             if let Some(persist) = output.persist {
                 self.proposals.log.add(self.wal_job + 1, &persist.entries);
@@ -242,6 +245,7 @@ impl Node {
             self.notice_snapshots(&output.messages);
             effects.messages.extend(output.messages);
             for (context, index) in output.reads {
+                self.confirm_office(context);
                 self.reads.confirm(context, index);
             }
             let has_committed = !output.committed.is_empty();

@@ -73,6 +73,7 @@ impl Node {
     /// Lets a tick pass.
     pub(crate) fn tick(&mut self, now: Now, effects: &mut Effects) {
         let passed = now.0.saturating_sub(self.now.0);
+        self.doubt_office(passed);
         self.stalled += passed.saturating_sub(self.own.raft.lease_step());
         self.now = self.now.max(now);
         let (now, lease_now) = (self.now, self.lease_now());
