@@ -90,7 +90,7 @@ pub fn node(
         snapshots: SnapshotConfig {
             count: config.raft.snapshot_count,
             catch_up_entries: config.raft.snapshot_catchup_entries,
-            ..SnapshotConfig::default()
+            log_bytes_max: config.memory.catchup_memory_bytes,
         },
         renews_at_once: config.features.is_enabled(Feature::FastLeaseKeepAlive),
         proposals: node::Limits {

@@ -43,8 +43,8 @@ const STEPS: [Step; 11] = [
     ("smoke", smoke),
 ];
 
-/// The steps that a caller which has run the tests itself leaves out.
-const TEST_STEPS: [&str; 2] = ["test", "doctest"];
+/// The steps that a caller which has run the tests itself leaves out; the simulator's tests run the smoke seeds.
+const TEST_STEPS: [&str; 3] = ["test", "doctest", "smoke"];
 
 /// Runs all steps, without the tests if they are to be skipped, and fails when one of them failed.
 pub(crate) fn run(skip_tests: bool) -> Result<()> {

@@ -159,6 +159,7 @@ impl Config {
             .with("value-cache-bytes", self.memory.value_cache_bytes)
             .with("engine-cache-bytes", self.memory.engine_cache_bytes)
             .with("write-behind-bytes", self.memory.write_behind_bytes)
+            .with("catchup-memory-bytes", self.memory.catchup_memory_bytes)
             .with("watch-buffer-bytes", self.memory.watch_buffer_bytes)
             .with("answer-memory-bytes", self.memory.answer_memory_bytes)
             .with("serving-threads", self.memory.serving_threads)

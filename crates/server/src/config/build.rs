@@ -436,6 +436,7 @@ fn memory(settings: &Settings) -> Memory {
         value_cache_bytes: settings.count("value-cache-bytes"),
         engine_cache_bytes: settings.count("engine-cache-bytes"),
         write_behind_bytes: room_for_requests("write-behind-bytes"),
+        catchup_memory_bytes: settings.count("catchup-memory-bytes"),
         watch_buffer_bytes: settings.count("watch-buffer-bytes"),
         answer_memory_bytes: settings.count("answer-memory-bytes"),
         serving_threads: Some(settings.count("serving-threads"))

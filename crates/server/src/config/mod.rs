@@ -450,6 +450,8 @@ pub struct Memory {
     pub engine_cache_bytes: usize,
     /// Applied records that wait for their commit; a full tail makes apply wait.
     pub write_behind_bytes: usize,
+    /// Applied entries of the log that are kept for slow followers.
+    pub catchup_memory_bytes: usize,
     /// Events buffered for one watch stream before it falls back to reading history.
     pub watch_buffer_bytes: usize,
     /// Large answers of all clients that are held until they are taken.

@@ -605,6 +605,12 @@ const MEMORY: &[Flag] = &[
     top("value-cache-bytes", Uint, "67108864", "Bytes of hot values kept for reads."),
     top("engine-cache-bytes", Uint, "8388608", "Bytes of pages the engine keeps."),
     top("write-behind-bytes", Uint, "16777216", "Bytes that may be applied but not committed."),
+    top(
+        "catchup-memory-bytes",
+        Uint,
+        "33554432",
+        "Bytes of applied entries kept for slow followers; one that needs older ones gets a snapshot.",
+    ),
     top("watch-buffer-bytes", Uint, "1048576", "Bytes buffered for one watch stream."),
     top(
         "answer-memory-bytes",
