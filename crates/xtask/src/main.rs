@@ -27,6 +27,7 @@ usage: cargo xtask <subcommand>
   migrate ...         turn a cluster of etcds into ours and back while clients write
   mixed ...           judge a cluster of ours and real etcds under load and faults
   perf ...            measure our binary beside the real etcd
+  perf-cluster ...    measure three members of ours beside three of etcd
   perf-beside ...     measure gets beside heavy work
   tidy                check the house rules that no compiler knows
 ";
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ["migrate", arguments @ ..] => migrate::run(arguments),
         ["mixed", arguments @ ..] => mixed::run(arguments),
         ["perf", arguments @ ..] => perf::run(arguments),
+        ["perf-cluster", arguments @ ..] => perf::cluster::run(arguments),
         ["perf-beside", arguments @ ..] => perf::beside::run(arguments),
         ["tidy"] => tidy::run(),
         _ => Err(anyhow::anyhow!("{USAGE}")),

@@ -4,6 +4,7 @@
 //! Figures of a machine that is busy with other things are worth little: `other` tells how many CPUs something else took.
 
 pub(crate) mod beside;
+pub(crate) mod cluster;
 mod server;
 
 use std::collections::BTreeMap;
