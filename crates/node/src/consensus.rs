@@ -98,6 +98,8 @@ pub(crate) struct Consensus {
     attempt_term: u64,
     /// Handed out and not confirmed, in order.
     persisting: VecDeque<Persisting>,
+    /// The last term and vote that were handed out.
+    voted: (u64, u64),
     /// A commit index that is not durable; it need not be, and joins the next thing that is written.
     lazy_commit: Option<raftpb::HardState>,
     /// Reads that followers forwarded to this leader.
@@ -133,6 +135,8 @@ struct Persisting {
     last: u64,
     /// Whether a snapshot takes the place of the log with it.
     is_restoring: bool,
+    /// Whether term or vote change with it.
+    is_vote: bool,
     messages: Vec<raftpb::Message>,
 }
 
@@ -273,6 +277,7 @@ impl Consensus {
             attempt: 0,
             attempt_term: 0,
             persisting: VecDeque::new(),
+            voted: (hard_state.term, hard_state.vote),
             lazy_commit: None,
             forwarded: ForwardedReads::default(),
             farewell: None,
@@ -585,7 +590,7 @@ impl Consensus {
             output.restored = Some(position);
             output.persist.get_or_insert_default();
         }
-        output.messages.extend(self.forwarded.answer(ready.take_messages()));
+        let mut messages = self.forwarded.answer(ready.take_messages());
         output.committed.extend(ready.take_committed_entries().into_iter().map(committed));
         for read in ready.take_read_states() {
             if let Ok(context) = <[u8; 8]>::try_from(read.request_ctx.as_slice()) {
@@ -593,8 +598,12 @@ impl Consensus {
             }
         }
         let must_persist = ready.must_sync() || output.restored.is_some();
+        let mut is_vote = false;
         if let Some(hard_state) = ready.hs() {
-            self.lazy_commit = Some(convert::hard_state_out(hard_state));
+            let hard_state = convert::hard_state_out(hard_state);
+            let voted = (hard_state.term, hard_state.vote);
+            is_vote = std::mem::replace(&mut self.voted, voted) != voted;
+            self.lazy_commit = Some(hard_state);
         }
         // Raft reads entries back from the log from now on, durable or not.
         self.raw.mut_store().append(ready.entries());
@@ -605,7 +614,13 @@ impl Consensus {
             persist.entries.extend(ready.take_entries().into_iter().map(convert::entry_out));
             persist.hard_state = self.lazy_commit.take().or(persist.hard_state);
         }
-        let messages = self.forwarded.answer(ready.take_persisted_messages());
+        // What a leader sends does not wait for its disk: others have voted for it, and asked to was only when term and vote
+        // were durable. But a lone voter elects itself; its learners must not hear of a term that a crash would make it
+        // begin again, with other entries.
+        if !is_vote && !self.persisting.iter().any(|ready| ready.is_vote) {
+            output.messages.append(&mut messages);
+        }
+        messages.extend(self.forwarded.answer(ready.take_persisted_messages()));
         #[cfg(feature = "planted-faults")]
         let messages = if is_planted(Planted::EarlyMessages) {
             output.messages.extend(messages);
@@ -625,7 +640,7 @@ impl Consensus {
             }
         };
         let is_restoring = output.restored.is_some();
-        let persisting = Persisting { job, number, first, last, is_restoring, messages };
+        let persisting = Persisting { job, number, first, last, is_restoring, is_vote, messages };
         self.persisting.push_back(persisting);
     }
 

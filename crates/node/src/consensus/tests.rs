@@ -230,6 +230,40 @@ fn a_lone_voter_elects_itself_at_once_and_commits_only_what_is_durable() {
     assert_eq!(member.requests(), ["a"]);
 }
 
+/// Shown by seed 300923: a learner had heard of a term that the lone voter forgot in a crash and began again.
+#[test]
+fn a_lone_voter_sends_nothing_before_its_vote_is_durable() {
+    let entries: Vec<raftpb::Entry> = [
+        (1, raftpb::ConfChangeType::ConfChangeAddNode),
+        (2, raftpb::ConfChangeType::ConfChangeAddLearnerNode),
+    ]
+    .map(|(id, kind)| raftpb::Entry {
+        r#type: raftpb::EntryType::EntryConfChange.into(),
+        term: 1,
+        index: id,
+        data: conf_change(kind, id),
+    })
+    .into();
+    let hard_state = raftpb::HardState { term: 1, vote: 0, commit: 2 };
+    let mut voter = Member::start(1, hard_state, entries);
+    let mut early = voter.work();
+    voter.consensus.campaign();
+    early.append(&mut voter.work());
+    assert!(voter.consensus.status().is_leader());
+    voter.consensus.propose([Bytes::from_static(b"request")]).expect("it leads");
+    voter.consensus.tick();
+    early.append(&mut voter.work());
+    assert_eq!(early, []);
+    let mut sent = voter.sync();
+    assert!(sent.iter().any(|message| message.term == 2 && message.to == 2), "{sent:?}");
+    while !voter.disk.is_empty() {
+        sent.append(&mut voter.sync());
+    }
+    voter.consensus.propose([Bytes::from_static(b"another")]).expect("it leads");
+    voter.consensus.tick();
+    assert!(!voter.work().is_empty(), "from now on its disk is not waited for");
+}
+
 #[test]
 fn three_members_elect_a_leader_and_apply_the_same() {
     let mut cluster = Cluster::new(3);
