@@ -23,6 +23,7 @@ mod timeout;
 mod validate;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 use proto::raftpb;
@@ -33,7 +34,7 @@ use between::Held;
 pub(crate) use convert::Unusable;
 use forwarded::ForwardedReads;
 use log::Log;
-pub(crate) use log::Position;
+pub(crate) use log::{FETCH_BYTES, Position};
 
 use crate::Failure;
 #[cfg(feature = "planted-faults")]
@@ -572,6 +573,27 @@ impl Consensus {
         self.raw.mut_store().hold(index);
     }
 
+    /// Takes what has to be read back from the WAL for followers: from which index on, and up to where.
+    pub(crate) fn take_wanted(&mut self) -> Vec<Range<u64>> {
+        if self.raw.raft.state != StateRole::Leader {
+            self.raw.mut_store().forget_pieces();
+        }
+        self.raw.mut_store().take_wanted()
+    }
+
+    /// Takes what was read back from `index` on. If that is nothing, or not the log's, who needs it gets a snapshot.
+    pub(crate) fn log_read(&mut self, index: u64, entries: Vec<raftpb::Entry>) {
+        let entries = entries.into_iter().map(convert::entry_in).collect::<Result<_, _>>();
+        let entries = entries.unwrap_or_else(|reason| {
+            tracing::warn!(index, %reason, "the log holds what cannot be sent to followers");
+            Vec::new()
+        });
+        for context in self.raw.mut_store().fetched(index, entries) {
+            self.raw.on_entries_fetched(context);
+        }
+        self.set_election_timeout();
+    }
+
     /// Collects all that is to be done. `job` names what has to be persisted, if anything has.
     pub(crate) fn advance(&mut self, job: u64) -> Output {
         let mut output = Output::default();
@@ -779,7 +801,7 @@ impl Consensus {
         state
     }
 
-    /// Drops applied entries from memory beyond `entries_max` and `bytes_max`.
+    /// Lets the log begin later where more than `entries_max` are applied, and keeps at most `bytes_max` of those in memory.
     pub(crate) fn trim(&mut self, entries_max: u64, bytes_max: usize) {
         let applied = self.raw.raft.raft_log.applied();
         let durable = self.raw.raft.raft_log.persisted;
@@ -813,7 +835,7 @@ impl Consensus {
     /// Returns entries and bytes of the log in memory.
     pub(crate) fn in_memory(&self) -> (u64, usize) {
         let log = self.raw.raft.store();
-        (log.last() - log.start().index, log.bytes())
+        (log.len() as u64, log.bytes())
     }
 
     /// Tells whether a snapshot has taken the place of the log, and its state is not in place yet.

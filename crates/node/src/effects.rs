@@ -1,5 +1,6 @@
 //! What comes out of a node. The driver carries effects out; order within each list is the order of execution.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +18,8 @@ pub struct Effects {
     pub backend: Vec<BackendJob>,
     /// For other members. What a message promises is durable when it appears here (invariant 3).
     pub messages: Vec<raftpb::Message>,
+    /// What is to be read back from the WAL for followers that lag behind; a few at most.
+    pub log_reads: Vec<LogRead>,
     /// Answers to waiting callers.
     pub completions: Vec<Completion>,
     /// Events of newly applied revisions, for every serving thread, in revision order.
@@ -43,6 +46,15 @@ pub struct WalJob {
     pub must_sync: bool,
     /// Segments that only hold entries at or below this index may go.
     pub release_to: Option<u64>,
+}
+
+/// Committed entries to be read back, with [`storage::wal::read_entries`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRead {
+    /// The first index, and the one behind the last.
+    pub range: Range<u64>,
+    /// About how many bytes are wanted; one entry in any case.
+    pub bytes_max: usize,
 }
 
 /// The answer to one waiting caller.

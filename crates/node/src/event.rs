@@ -87,6 +87,13 @@ pub enum Event {
         /// A fault means that nothing since the last report may be durable.
         result: Result<(), storage::Fault>,
     },
+    /// Entries were read back ([`crate::Effects::log_reads`]).
+    LogRead {
+        /// The first index that was asked for.
+        index: u64,
+        /// What is there; nothing if the log has been cut above it.
+        result: Result<Vec<raftpb::Entry>, storage::Fault>,
+    },
     /// The backend thread carried out a job.
     BackendDone(machine::BackendDone),
     /// Asks for the backend's file to be rewritten without its free space; answered by [`crate::Answer::Defragmented`].

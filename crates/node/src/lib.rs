@@ -40,7 +40,7 @@ pub use compactor::AutoCompaction;
 pub use config::{
     BackendConfig, Bootstrap, Config, Identity, InitialMember, RaftConfig, SnapshotConfig,
 };
-pub use effects::{Answer, Completion, Effects, Failure, LeaseIds, Stop, WalJob};
+pub use effects::{Answer, Completion, Effects, Failure, LeaseIds, LogRead, Stop, WalJob};
 pub use event::{Event, LeaseRequest, LeaseRequestKind, Now, Prepared, Proposal, Token};
 pub use gate::Gate;
 pub use meter::Meter;

@@ -18,7 +18,7 @@ use proto::raftpb;
 use crate::backend_pace::BackendPace;
 use crate::compactor::Compactor;
 use crate::config::{RaftConfig, SnapshotConfig};
-use crate::consensus::{self, Committed, Consensus, Position, Role};
+use crate::consensus::{self, Committed, Consensus, FETCH_BYTES, Position, Role};
 use crate::doubts::Doubts;
 #[cfg(feature = "planted-faults")]
 use crate::fault_hooks::{Planted, is_planted};
@@ -35,8 +35,8 @@ use crate::snapshots::Snapshots;
 use crate::transfer::Transfers;
 use crate::upkeep::Upkeep;
 use crate::{
-    Answer, Completion, Effects, Event, Failure, Gate, LeaseRequest, Now, Proposal, RequestIds,
-    Stop, Token, WalJob,
+    Answer, Completion, Effects, Event, Failure, Gate, LeaseRequest, LogRead, Now, Proposal,
+    RequestIds, Stop, Token, WalJob,
 };
 
 /// Bytes of requests that are proposed as one message.
@@ -179,6 +179,17 @@ impl Node {
                 }
                 Err(fault) => self.fail(fault.into(), &mut effects),
             },
+            Event::LogRead { index, result } => {
+                let entries = result.unwrap_or_else(|fault| {
+                    tracing::warn!(
+                        index,
+                        error = %fault,
+                        "cannot read the log back for a follower, which gets a snapshot instead"
+                    );
+                    Vec::new()
+                });
+                self.consensus.log_read(index, entries);
+            }
             Event::BackendDone(done) if done.settles_install() => {
                 match self.machine.backend_done(done) {
                     Ok(_) => self.settle_install(&mut effects),
@@ -275,6 +286,8 @@ impl Node {
         self.consensus.offer_snapshot(Position { index, term });
         let SnapshotConfig { catch_up_entries, log_bytes_max, .. } = self.own.snapshots;
         self.consensus.trim(catch_up_entries, log_bytes_max);
+        let reads = self.consensus.take_wanted().into_iter();
+        effects.log_reads.extend(reads.map(|range| LogRead { range, bytes_max: FETCH_BYTES }));
         self.publish();
     }
 
@@ -552,6 +565,7 @@ fn refuse(event: Event, effects: &mut Effects) {
         | Event::PeerVersions { .. }
         | Event::ToldRemoved { .. }
         | Event::WalDone { .. }
+        | Event::LogRead { .. }
         | Event::BackendDone(_)
         | Event::Stop => Vec::new(),
     };
@@ -563,6 +577,7 @@ impl Effects {
     pub fn append(&mut self, mut later: Self) {
         self.wal.append(&mut later.wal);
         self.backend.append(&mut later.backend);
+        self.log_reads.append(&mut later.log_reads);
         self.messages.append(&mut later.messages);
         self.completions.append(&mut later.completions);
         self.events.append(&mut later.events);

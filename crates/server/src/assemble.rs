@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::config::{self, ClusterState, Config, Environment, Exit, Feature, texts};
 use crate::discovery;
 use crate::drain::{self, Drain, Draining};
-use crate::driver::{BackendThread, INBOX_EVENTS_MAX, NodeThread, WalThread};
+use crate::driver::{BackendThread, INBOX_EVENTS_MAX, LogReadThread, NodeThread, WalThread};
 use crate::handle::Doors;
 use crate::listen::{Bound, Listeners};
 use crate::logging::Logger;
@@ -113,6 +113,7 @@ impl Member {
         // The node's own bounds on what is in flight bound these two.
         let (wal_jobs, wal_queue) = unbounded();
         let (backend_jobs, backend_queue) = unbounded();
+        let (log_reads, log_read_queue) = unbounded();
         let (ended_sender, ended) = oneshot::channel();
         let serving = config.memory.serving_threads;
         // The last one is the peer thread's.
@@ -139,11 +140,18 @@ impl Member {
             inbox: events,
             wal: wal_jobs,
             backend: backend_jobs,
+            log_reads,
             mailboxes,
             tick: config.raft.heartbeat_interval,
             started: origin,
             figures: Arc::clone(&metrics.apply),
             ended: ended_sender,
+        };
+        let log_read_thread = LogReadThread {
+            disk: Arc::clone(&disk),
+            wal_dir: data_dir.wal().to_owned(),
+            reads: log_read_queue,
+            inbox: inbox.clone(),
         };
         let wal_thread = WalThread {
             wal,
@@ -160,8 +168,13 @@ impl Member {
             inbox: inbox.clone(),
             work: Arc::clone(&metrics.disk),
         };
-        let disk_threads =
-            [node_thread.spawn(), wal_thread.spawn(), backend_thread.spawn(), peer_thread.spawn()];
+        let disk_threads = [
+            node_thread.spawn(),
+            wal_thread.spawn(),
+            backend_thread.spawn(),
+            log_read_thread.spawn(),
+            peer_thread.spawn(),
+        ];
         let disk_threads = disk_threads.into_iter().collect::<Result<_, _>>().map_err(no_thread)?;
         let (dealer, serving_threads) = serve::spawn(&shared, serving).map_err(no_thread)?;
         Ok(Self {

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use machine::{BackendJob, JobKind};
-use node::{Completion, Effects, Event, Node, Now, Stop, WalJob};
+use node::{Completion, Effects, Event, LogRead, Node, Now, Stop, WalJob};
 use proto::raftpb;
-use storage::wal::Wal;
+use storage::wal::{self, Wal};
 use storage::{Disk, Fault, snap};
 
 use crate::config::GoDuration;
@@ -53,6 +53,8 @@ pub struct NodeThread {
     pub wal: Sender<WalJob>,
     /// The backend thread's queue.
     pub backend: Sender<BackendJob>,
+    /// The queue of the thread that reads the log back.
+    pub log_reads: Sender<LogRead>,
     /// For other members.
     pub outbox: Arc<Outbox>,
     /// Told of what came from them.
@@ -136,6 +138,9 @@ impl NodeThread {
         }
         for job in effects.backend.drain(..) {
             drop(self.backend.send(job));
+        }
+        for read in effects.log_reads.drain(..) {
+            drop(self.log_reads.send(read));
         }
         effects.stop.take()
     }
@@ -246,6 +251,37 @@ impl WalThread {
             snap::purge(&*self.disk, &self.snap_dir, kept)?;
         }
         Ok(())
+    }
+}
+
+/// What the thread needs that reads the log back for followers that lag behind. It waits for a disk, which the node must
+/// not do, and the WAL thread even less.
+#[derive(Debug)]
+pub struct LogReadThread {
+    /// Where the log is.
+    pub disk: Arc<dyn Disk>,
+    /// Its directory.
+    pub wal_dir: PathBuf,
+    /// Its queue; the node bounds it.
+    pub reads: Receiver<LogRead>,
+    /// The node's inbox.
+    pub inbox: Sender<Event>,
+}
+
+impl LogReadThread {
+    /// Starts the thread.
+    pub fn spawn(self) -> std::io::Result<JoinHandle<()>> {
+        thread::Builder::new().name("log-read".into()).spawn(move || self.run())
+    }
+
+    fn run(self) {
+        priority::follow();
+        while let Ok(LogRead { range, bytes_max }) = self.reads.recv() {
+            let index = range.start;
+            let result = wal::read_entries(&*self.disk, &self.wal_dir, range, bytes_max);
+            // Without a node nobody needs it.
+            drop(self.inbox.send(Event::LogRead { index, result }));
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use machine::{BackendDone, BackendJob, Outcome, RequestKind};
-use node::{Config, Effects, Event, Meter, Node, Now, StartError, Started, WalJob};
+use node::{Config, Effects, Event, LogRead, Meter, Node, Now, StartError, Started, WalJob};
 use parking_lot::Mutex;
 use proto::raftpb;
 use storage::datadir::DataDir;
@@ -75,6 +75,17 @@ pub struct Process {
     pub versions_asked: Duration,
     /// Held for its lock.
     data_dir: DataDir,
+}
+
+impl Process {
+    /// Reads the log back, as the thread for that does.
+    pub fn read_log(&self, read: LogRead) -> Event {
+        let LogRead { range, bytes_max } = read;
+        let index = range.start;
+        let dir = self.data_dir.wal();
+        let result = storage::wal::read_entries(&*self.wal.disk, dir, range, bytes_max);
+        Event::LogRead { index, result }
+    }
 }
 
 /// Hears what a node applies.

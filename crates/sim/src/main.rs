@@ -105,6 +105,8 @@ struct Total {
     answered: u64,
     unknown: u64,
     mishaps: u64,
+    installed: u64,
+    read_back: u64,
     damaged: u64,
     damage_found: u64,
     /// Simulated time.
@@ -119,6 +121,8 @@ impl Total {
                 self.answered += summary.counts.answered;
                 self.unknown += summary.counts.unknown;
                 self.mishaps += u64::from(summary.mishaps);
+                self.installed += summary.installed;
+                self.read_back += summary.read_back;
                 self.damaged += u64::from(summary.damage_found.is_some());
                 self.damage_found += u64::from(summary.damage_found == Some(true));
                 self.hours += summary.time.as_secs_f64() / 3600.0;

@@ -254,7 +254,7 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
         snapshots: SnapshotConfig {
             count: rng.pick(&[5, 20, 60, 10_000]),
             catch_up_entries: rng.pick(&[0, 10, 40, 5_000]),
-            ..SnapshotConfig::default()
+            log_bytes_max: rng.pick(&[0, 4 << 10, 32 << 20]),
         },
         renews_at_once: true,
         proposals: Limits { count_max: rng.pick(&[4, 1 << 16]), ..Limits::default() },

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use machine::BackendDone;
 use machine::membership::initial_member_id;
 use machine::watch::CatchUpDone;
-use node::{Bootstrap, Event, Token};
+use node::{Bootstrap, Event, LogRead, Token};
 use proto::raftpb;
 
 use self::network::Ways;
@@ -80,6 +80,7 @@ enum Step {
     Turn,
     WalWrite,
     WalSync,
+    LogRead(LogRead),
     Backend,
     BackendDone(BackendDone),
     /// Something reaches the node thread.
@@ -125,6 +126,8 @@ pub struct Summary {
     pub told: u64,
     /// Snapshots of leaders that took the place of a member's state.
     pub installed: u64,
+    /// Entries that leaders read back from their logs for followers.
+    pub read_back: u64,
     /// The last term.
     pub term: u64,
     /// Members that there ever were.

@@ -1,27 +1,46 @@
-//! The part of the log that is in memory: what raft reads when it replicates, applies and votes.
+//! The log as raft reads it when it replicates, applies and votes.
 //!
-//! Holds all entries that are not applied yet, and below those as many as followers may want to catch up with, bounded
-//! by count and by bytes ([`Log::trim`]). What is durable is the WAL's business; this is filled as soon as entries are
-//! handed to the WAL thread.
+//! Its newer part is in memory: all entries that are not applied yet, and below those as many as fit within a bound on bytes. Of its
+//! older part, which followers may want to catch up with, only the terms are here; its entries are in the WAL and are
+//! read back when a follower needs them ([`Log::take_wanted`], [`Log::fetched`]). The log begins where the bound on
+//! the number of entries lets it begin ([`Log::trim`]). What is durable is the WAL's business; this is filled as soon as
+//! entries are handed to the WAL thread.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use prost::Message as _;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 
-/// How much more than usual the log may hold for a follower that is being sent a snapshot.
-const HELD_FACTOR: usize = 4;
+/// Bytes of entries that are read back at a time. The WAL is read from the beginning of a segment: small pieces cost as much
+/// as large ones.
+pub(crate) const FETCH_BYTES: usize = 8 << 20;
+
+/// Pieces that are kept for followers to take from; the oldest one goes first.
+const PIECES_MAX: usize = 2;
+
+/// Followers that wait for a piece; one beyond asks again with its next heartbeat.
+const WANTED_MAX: usize = 8;
 
 /// The log from a starting point on.
 ///
-/// Invariant: `entries` have consecutive indexes from `start.index + 1` on.
+/// Invariant: `start.index` ≤ `base.index`, `terms` covers what is between them, and `entries` have consecutive indexes from
+/// `base.index + 1` on.
 #[derive(Debug)]
 pub(super) struct Log {
     start: Position,
+    /// Where the part in memory begins.
+    base: Position,
+    /// Terms of the entries behind `start` up to `base`: from which index on, by ascending index.
+    terms: VecDeque<Position>,
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// What was read back, each without a gap.
+    pieces: VecDeque<Vec<Entry>>,
+    /// Who waits for what to be read back.
+    wanted: RefCell<Vec<Wanted>>,
     initial: RaftState,
     /// What a follower is offered that needs entries from before `start`: applied here, and not before `start`.
     offer: Snapshot,
@@ -40,14 +59,26 @@ pub(crate) struct Position {
     pub(crate) term: u64,
 }
 
+/// An entry that raft needs and that is not in memory.
+#[derive(Debug)]
+struct Wanted {
+    index: u64,
+    context: GetEntriesContext,
+    is_asked: bool,
+}
+
 impl Log {
     /// Makes a log that begins behind `start`, with what raft starts from.
     pub(super) fn new(start: Position, hard_state: HardState, conf_state: ConfState) -> Self {
         let initial = RaftState { hard_state, conf_state };
         Self {
             start,
+            base: start,
+            terms: VecDeque::new(),
             entries: VecDeque::new(),
             bytes: 0,
+            pieces: VecDeque::new(),
+            wanted: RefCell::default(),
             initial,
             offer: Snapshot::default(),
             wants_offer: Cell::new(false),
@@ -76,8 +107,17 @@ impl Log {
     /// Forgets all entries: a snapshot at `position` has taken their place.
     pub(super) fn restart_at(&mut self, position: Position) {
         self.start = position;
+        self.base = position;
+        self.terms.clear();
         self.entries.clear();
         self.bytes = 0;
+        self.forget_pieces();
+    }
+
+    /// Drops what was read back, and who waits for it: there is nobody to send it to.
+    pub(super) fn forget_pieces(&mut self) {
+        self.pieces.clear();
+        self.wanted.get_mut().clear();
     }
 
     /// Returns the position behind which the log begins.
@@ -87,10 +127,15 @@ impl Log {
 
     /// Returns the index of the last entry.
     pub(super) fn last(&self) -> u64 {
-        self.start.index + self.entries.len() as u64
+        self.base.index + self.entries.len() as u64
     }
 
-    /// Returns the bytes of data held.
+    /// Counts the entries in memory.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns the bytes of data held, without what was read back.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -99,7 +144,7 @@ impl Log {
     pub(super) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         assert!(
-            self.start.index < first.index && first.index <= self.last() + 1,
+            self.base.index < first.index && first.index <= self.last() + 1,
             "raft hands out entries that join the log"
         );
         while self.last() >= first.index {
@@ -112,19 +157,46 @@ impl Log {
         }
     }
 
-    /// Drops entries at or below `applied` from the front while there are more than `entries_max` of them, or the log
-    /// holds more than `bytes_max`. For a follower that is being sent a snapshot entries are held, up to
-    /// [`HELD_FACTOR`] times `bytes_max`: one that takes longer needs another snapshot.
+    /// Drops entries at or below `applied` from memory, where they are more than `bytes_max`; and lets the log begin later
+    /// where there are more than `entries_max` of them. What is held for a follower that is being sent a snapshot stays
+    /// readable, but not in memory.
     pub(super) fn trim(&mut self, applied: u64, entries_max: u64, bytes_max: usize) {
-        let held_from = self.held_from.unwrap_or(u64::MAX);
-        while self.start.index < applied
-            && (applied - self.start.index > entries_max || self.bytes > bytes_max)
-            && (self.start.index < held_from || self.bytes > bytes_max.saturating_mul(HELD_FACTOR))
-        {
-            let Some(entry) = self.entries.pop_front() else { return };
-            self.bytes -= cost(&entry);
-            self.start = Position { index: entry.index, term: entry.term };
+        while self.base.index < applied && self.bytes > bytes_max {
+            self.let_go();
         }
+        let held_from = self.held_from.unwrap_or(u64::MAX);
+        let first = applied.saturating_sub(entries_max).min(held_from);
+        self.begin_at(first);
+    }
+
+    /// Drops the oldest entry from memory; its term stays.
+    fn let_go(&mut self) {
+        let Some(entry) = self.entries.pop_front() else { return };
+        self.bytes -= cost(&entry);
+        self.base = Position { index: entry.index, term: entry.term };
+        if self.terms.back().is_none_or(|run| run.term != entry.term) {
+            self.terms.push_back(self.base);
+        }
+    }
+
+    /// Lets the log begin behind `index`, unless it does so later already.
+    fn begin_at(&mut self, index: u64) {
+        if index <= self.start.index {
+            return;
+        }
+        let Some(term) = self.term_of(index) else { return };
+        while self.base.index < index {
+            self.let_go();
+        }
+        self.start = Position { index, term };
+        // The run that the next entry belongs to stays.
+        while self.terms.get(1).is_some_and(|next| next.index <= index + 1) {
+            self.terms.pop_front();
+        }
+        if self.base.index == index {
+            self.terms.clear();
+        }
+        self.pieces.retain(|piece| piece.last().is_some_and(|entry| entry.index > index));
     }
 
     /// Returns the term of the entry at `index`, if the log knows it.
@@ -132,18 +204,87 @@ impl Log {
         if index == self.start.index {
             return Some(self.start.term);
         }
+        if index < self.start.index {
+            return None;
+        }
+        if index <= self.base.index {
+            let behind = self.terms.partition_point(|run| run.index <= index);
+            return Some(self.terms.get(behind.checked_sub(1)?)?.term);
+        }
         self.get(index).map(|entry| entry.term)
     }
 
     fn get(&self, index: u64) -> Option<&Entry> {
-        let offset = index.checked_sub(self.start.index + 1)?;
+        let offset = index.checked_sub(self.base.index + 1)?;
         self.entries.get(usize::try_from(offset).ok()?)
+    }
+
+    /// Takes what is to be read back, each once: from which index on, and up to where.
+    pub(super) fn take_wanted(&mut self) -> Vec<Range<u64>> {
+        let end = self.base.index + 1;
+        let mut wanted = Vec::new();
+        for each in self.wanted.get_mut().iter_mut().filter(|each| !each.is_asked) {
+            each.is_asked = true;
+            wanted.push(each.index..end);
+        }
+        wanted
+    }
+
+    /// Takes what was read back from `index` on; none, if the WAL does not have it any more, and then the log begins where its
+    /// part in memory does. Returns who has waited for it.
+    pub(super) fn fetched(&mut self, index: u64, entries: Vec<Entry>) -> Vec<GetEntriesContext> {
+        let waiting = self.wanted.get_mut().extract_if(.., |each| each.index == index);
+        let waiting: Vec<GetEntriesContext> = waiting.map(|each| each.context).collect();
+        let joins = (index..).zip(&entries).all(|(expected, entry)| {
+            entry.index == expected && self.term_of(entry.index) == Some(entry.term)
+        });
+        if entries.is_empty() || !joins {
+            if index > self.start.index {
+                self.begin_at(self.base.index);
+            }
+        } else if !waiting.is_empty() {
+            if self.pieces.len() >= PIECES_MAX {
+                self.pieces.pop_front();
+            }
+            self.pieces.push_back(entries);
+        }
+        waiting
+    }
+
+    /// Returns entries that were read back, from `low` on.
+    fn piece(&self, low: u64) -> Option<&[Entry]> {
+        self.pieces.iter().rev().find_map(|piece| {
+            let offset = low.checked_sub(piece.first()?.index)?;
+            piece.get(usize::try_from(offset).ok()?..).filter(|rest| !rest.is_empty())
+        })
+    }
+
+    /// Notes that `index` has to be read back for `context`.
+    fn want(&self, index: u64, context: GetEntriesContext) {
+        let mut wanted = self.wanted.borrow_mut();
+        if wanted.len() < WANTED_MAX && wanted.iter().all(|each| each.index != index) {
+            wanted.push(Wanted { index, context, is_asked: false });
+        }
     }
 }
 
 /// What an entry counts against the bound on bytes.
 fn cost(entry: &Entry) -> usize {
     size_of::<Entry>() + entry.data.len() + entry.context.len()
+}
+
+/// Takes entries while they are not more than `max_size` bytes, but at least one.
+fn limited<'a>(entries: impl Iterator<Item = &'a Entry>, max_size: u64) -> Vec<Entry> {
+    let mut size = 0;
+    let mut found = Vec::new();
+    for entry in entries {
+        size += entry.encoded_len() as u64;
+        if size > max_size && !found.is_empty() {
+            break;
+        }
+        found.push(entry.clone());
+    }
+    found
 }
 
 impl raft::Storage for Log {
@@ -156,7 +297,7 @@ impl raft::Storage for Log {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
         if low <= self.start.index {
             return Err(StorageError::Compacted.into());
@@ -165,16 +306,18 @@ impl raft::Storage for Log {
             return Err(StorageError::Unavailable.into());
         }
         let max_size = max_size.into().unwrap_or(u64::MAX);
-        let mut size = 0;
-        let mut found = Vec::new();
-        for entry in (low..high).map_while(|index| self.get(index)) {
-            size += entry.encoded_len() as u64;
-            if size > max_size && !found.is_empty() {
-                break;
-            }
-            found.push(entry.clone());
+        if low > self.base.index {
+            return Ok(limited((low..high).map_while(|index| self.get(index)), max_size));
         }
-        Ok(found)
+        if let Some(piece) = self.piece(low) {
+            return Ok(limited(piece.iter().take_while(|entry| entry.index < high), max_size));
+        }
+        if !context.can_async() {
+            // Only what is sent to followers is looked for so far back.
+            return Err(StorageError::Unavailable.into());
+        }
+        self.want(low, context);
+        Err(StorageError::LogTemporarilyUnavailable.into())
     }
 
     fn term(&self, idx: u64) -> raft::Result<u64> {
@@ -220,6 +363,11 @@ mod tests {
         log
     }
 
+    fn read(log: &Log, low: u64, can_async: bool) -> Result<Vec<u64>, raft::Error> {
+        let entries = log.entries(low, 9, None, GetEntriesContext::empty(can_async))?;
+        Ok(entries.iter().map(|entry| entry.index).collect())
+    }
+
     #[test]
     fn appending_replaces_from_the_first_index_on() {
         let mut log = log(5);
@@ -235,11 +383,86 @@ mod tests {
         log.trim(6, 2, usize::MAX);
         assert_eq!(log.start(), Position { index: 4, term: 1 });
         log.trim(6, 2, 0);
+        assert_eq!(log.start(), Position { index: 4, term: 1 }, "the rest is in the WAL");
+        assert_eq!((log.last(), log.len()), (10, 4));
+        assert_eq!(log.bytes(), 4 * cost(&entry(1, 1)));
+        log.trim(6, 0, 0);
         assert_eq!(log.start(), Position { index: 6, term: 1 });
-        assert_eq!(log.last(), 10);
         assert_eq!(log.term(6).ok(), Some(1));
         assert!(log.term(5).is_err());
-        assert_eq!(log.bytes(), 4 * cost(&entry(1, 1)));
+    }
+
+    #[test]
+    fn terms_are_known_of_what_is_not_in_memory() {
+        let mut log = log(2);
+        let terms = [1, 1, 3, 3, 3, 4, 7, 7];
+        log.append(&(3..).zip(&terms[2..]).map(|(i, term)| entry(i, *term)).collect::<Vec<_>>());
+        for first in 0..8 {
+            log.trim(7, 7 - first.min(7), 0);
+            let known: Vec<_> = (0..=9).map(|index| log.term_of(index)).collect();
+            let expected: Vec<_> = (0..=9_u64)
+                .map(|index| match index {
+                    _ if index < first.min(7) => None,
+                    0 => Some(0),
+                    _ => {
+                        usize::try_from(index - 1).ok().and_then(|place| terms.get(place).copied())
+                    }
+                })
+                .collect();
+            assert_eq!(known, expected, "from {first} on");
+        }
+        assert_eq!(log.len(), 1);
+        assert!(log.terms.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_in_memory_is_read_back_once_for_all_who_wait() {
+        let mut log = log(10);
+        log.trim(6, 6, 0);
+        assert_eq!(read(&log, 7, true).ok(), Some(vec![7, 8]));
+        assert!(read(&log, 2, false).is_err() && log.take_wanted().is_empty());
+        for _ in 0..2 {
+            let refused = read(&log, 2, true).expect_err("it is not here");
+            assert_eq!(refused, StorageError::LogTemporarilyUnavailable.into());
+        }
+        assert_eq!(log.take_wanted(), [2..7]);
+        assert!(log.take_wanted().is_empty(), "it is being read");
+        assert_eq!(log.fetched(2, vec![entry(2, 1), entry(3, 1)]).len(), 1);
+        assert_eq!(read(&log, 2, true).ok(), Some(vec![2, 3]));
+        assert_eq!(read(&log, 3, false).ok(), Some(vec![3]));
+        assert!(read(&log, 4, true).is_err());
+        assert_eq!(log.take_wanted(), [4..7]);
+        log.forget_pieces();
+        assert_eq!(log.fetched(4, vec![entry(4, 1)]).len(), 0, "nobody waits any more");
+        assert!(read(&log, 4, true).is_err());
+    }
+
+    #[test]
+    fn what_the_wal_does_not_have_any_more_is_before_the_log() {
+        for answer in [vec![], vec![entry(3, 1)], vec![entry(2, 9)]] {
+            let mut log = log(10);
+            log.trim(6, 6, 0);
+            assert!(read(&log, 2, true).is_err());
+            assert_eq!(log.fetched(2, answer).len(), 1);
+            assert_eq!(log.start(), Position { index: 6, term: 1 });
+            let refused = read(&log, 2, true).expect_err("it is before the log");
+            assert_eq!(refused, StorageError::Compacted.into());
+        }
+    }
+
+    #[test]
+    fn only_so_much_is_read_back_at_a_time() {
+        let mut log = log(20);
+        log.trim(15, 15, 0);
+        for index in 1..=15 {
+            assert!(read(&log, index, true).is_err());
+        }
+        let wanted = log.take_wanted();
+        assert_eq!(wanted.len(), WANTED_MAX);
+        for range in wanted {
+            log.fetched(range.start, vec![entry(range.start, 1)]);
+        }
+        assert_eq!(log.pieces.len(), PIECES_MAX);
     }
 
     #[test]
@@ -254,9 +477,11 @@ mod tests {
         log.hold(Some(6));
         log.trim(9, 1, usize::MAX);
         assert_eq!(log.start().index, 6, "held");
-        assert!(log.snapshot(0, 2).is_ok());
         log.trim(9, 1, 0);
-        assert_eq!(log.start().index, 9, "not at any price");
+        assert_eq!((log.start().index, log.len()), (6, 1), "not in memory");
+        assert!(log.snapshot(0, 2).is_ok());
+        log.hold(None);
+        log.trim(9, 1, 0);
         assert!(log.snapshot(0, 2).is_err(), "it does not join any more");
     }
 

@@ -42,6 +42,7 @@ pub(super) struct Process {
     data_dir: storage::datadir::DataDir,
     pub(super) wal_jobs: VecDeque<WalJob>,
     backend_jobs: VecDeque<BackendJob>,
+    log_reads: VecDeque<LogRead>,
     pub(super) now: Duration,
 }
 
@@ -86,6 +87,12 @@ impl Member {
         {
             let result = write(&*self.disk, process.data_dir.snap(), &mut process.wal, &job);
             return Some(Event::WalDone { job: job.job, result });
+        }
+        if let Some(LogRead { range, bytes_max }) = process.log_reads.pop_front() {
+            let index = range.start;
+            let dir = process.data_dir.wal();
+            let result = storage::wal::read_entries(&*self.disk, dir, range, bytes_max);
+            return Some(Event::LogRead { index, result });
         }
         if self.holds_backend && self.backend_jobs_left == 0 {
             return None;
@@ -160,6 +167,7 @@ impl World {
             data_dir,
             wal_jobs: VecDeque::new(),
             backend_jobs: VecDeque::new(),
+            log_reads: VecDeque::new(),
             now: Duration::ZERO,
         });
         let name = self.chosen.clone();
@@ -184,7 +192,7 @@ impl World {
     }
 
     fn carry_out(&mut self, name: &str, effects: Effects) -> Result<(), Box<dyn Error>> {
-        let Effects { wal, backend, messages, completions, stop, .. } = effects;
+        let Effects { wal, backend, log_reads, messages, completions, stop, .. } = effects;
         for Completion { token, answer } in completions {
             self.note_install(token, &answer);
             let asked = self.asked.remove(&token.0).unwrap_or_else(|| "nobody".to_owned());
@@ -198,6 +206,7 @@ impl World {
         let Some(member) = self.members.get_mut(name) else { return Ok(()) };
         if let Some(process) = &mut member.process {
             process.wal_jobs.extend(wal);
+            process.log_reads.extend(log_reads);
             process.backend_jobs.extend(backend);
         }
         if let Some(stop) = stop {

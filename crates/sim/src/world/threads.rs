@@ -24,6 +24,18 @@ impl World {
                 self.wal(member, matches!(step, Step::WalWrite));
                 Ok(())
             }
+            Step::LogRead(read) => {
+                let pause = self.disk_pause_of(member);
+                let event = self.process(member).map(|process| process.read_log(read));
+                if let Some(event) = event {
+                    if let Event::LogRead { result: Ok(entries), .. } = &event {
+                        self.summary.read_back += entries.len() as u64;
+                    }
+                    self.trace.line(self.agenda.now(), || format!("m{} {event:?}", member + 1));
+                    self.soon(member, pause, Step::Arrive(event));
+                }
+                Ok(())
+            }
             Step::Backend => {
                 self.trace.line(self.agenda.now(), || "backend job".to_owned());
                 let pause = self.disk_pause_of(member);
@@ -126,7 +138,8 @@ impl World {
     }
 
     pub(super) fn carry_out(&mut self, member: usize, effects: Effects) -> Result<(), Violation> {
-        let Effects { wal, backend, messages, completions, events, events_lost, stop } = effects;
+        let Effects { wal, backend, log_reads, messages, completions, events, events_lost, stop } =
+            effects;
         let now = self.agenda.now();
         let id = self.members[member].id;
         let mut is_wal_due = false;
@@ -197,6 +210,10 @@ impl World {
             }
         }
         self.begin_backend(member);
+        for read in log_reads {
+            let pause = self.disk_pause_of(member);
+            self.soon(member, pause, Step::LogRead(read));
+        }
         stop.map_or(Ok(()), |stop| self.stopped(member, &stop))
     }
 
