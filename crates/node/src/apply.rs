@@ -112,6 +112,7 @@ impl Node {
         if removes_self {
             tracing::warn!("this member was removed from the cluster");
             self.ending = Some((Stop::Removed, Now(self.now.0 + REMOVED_GRACE)));
+            self.was_told = false;
         }
         self.answer(change.id, applied.outcome, effects);
         Ok(())

@@ -198,6 +198,7 @@ fn assemble(
         now,
         stalled: std::time::Duration::ZERO,
         ending: None,
+        was_told: false,
         has_stopped: false,
         meter: None,
     }

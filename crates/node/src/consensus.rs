@@ -136,8 +136,8 @@ struct Persisting {
     last: u64,
     /// Whether a snapshot takes the place of the log with it.
     is_restoring: bool,
-    /// Whether term or vote change with it.
-    is_vote: bool,
+    /// Whether messages wait for it that do not promise that it is durable.
+    keeps_all: bool,
     messages: Vec<raftpb::Message>,
 }
 
@@ -364,7 +364,7 @@ impl Consensus {
             data: change,
             ..Default::default()
         };
-        if self.begin_parting(std::slice::from_ref(&entry)) {
+        if self.begin_parting(std::slice::from_ref(&entry)) || !self.may_change() {
             return Err(Dropped);
         }
         let entry = convert::entry_in(entry).map_err(|_own_mistake| Dropped)?;
@@ -438,7 +438,8 @@ impl Consensus {
         }
         if kind == raftpb::MessageType::MsgProp {
             self.begin_parting(&message.entries);
-            if self.is_between_leaders() {
+            // Behind what waits already, it waits too.
+            if self.must_wait(&message) || !self.held.is_empty() {
                 // One that does not fit in times out at its proposer.
                 self.held.push(message);
                 return Ok(());
@@ -466,6 +467,17 @@ impl Consensus {
         }
     }
 
+    /// Tells whether raft would take a change of the membership for what it is. As long as a new leader has not applied an entry
+    /// of its own, raft puts an empty entry in its place: one from before might be on its way.
+    fn may_change(&self) -> bool {
+        let raft = &self.raw.raft;
+        raft.state != StateRole::Leader || raft.apply_to_current_term()
+    }
+
+    fn must_wait(&self, message: &raftpb::Message) -> bool {
+        self.is_between_leaders() || (between::changes(&message.entries) && !self.may_change())
+    }
+
     /// Gives leadership away, once in a term, if this member leads and one of `entries` removes it: else there would be no leader
     /// from the moment in which the removal is applied. Tells whether a hand-over has begun.
     fn begin_parting(&mut self, entries: &[raftpb::Entry]) -> bool {
@@ -476,6 +488,10 @@ impl Consensus {
             || !between::removes(entries, self.options.id)
         {
             return false;
+        }
+        if raft.lead_transferee.is_some() {
+            // It is being given away already.
+            return true;
         }
         self.parting_term = term;
         let Some(heir) = self.furthest_other() else { return false };
@@ -489,10 +505,8 @@ impl Consensus {
 
     /// Gives what waited for a leader to the one that there is.
     fn release_held(&mut self) {
-        if self.held.is_empty() || self.is_between_leaders() {
-            return;
-        }
-        for mut message in self.held.take() {
+        while self.held.first().is_some_and(|message| !self.must_wait(message)) {
+            let Some(mut message) = self.held.pop() else { return };
             // It may go back to where it came from.
             message.from = self.options.id;
             if let Err(reason) = self.step_checked(message) {
@@ -501,9 +515,9 @@ impl Consensus {
         }
     }
 
-    /// Tells whether proposals of peers wait for a leader.
-    pub(crate) fn has_held(&self) -> bool {
-        !self.held.is_empty()
+    /// Tells whether proposals of peers wait for a leader, or anything else waits for the disk before it is sent.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.held.is_empty() || self.persisting.iter().any(|ready| !ready.messages.is_empty())
     }
 
     /// Takes a snapshot whose database is at hand. It counts if [`Output::restored`] tells so.
@@ -639,7 +653,8 @@ impl Consensus {
         // What a leader sends does not wait for its disk: others have voted for it, and asked to was only when term and vote
         // were durable. But a lone voter elects itself; its learners must not hear of a term that a crash would make it
         // begin again, with other entries.
-        if !is_vote && !self.persisting.iter().any(|ready| ready.is_vote) {
+        let keeps_all = is_vote || self.persisting.iter().any(|ready| ready.keeps_all);
+        if !keeps_all {
             output.messages.append(&mut messages);
         }
         messages.extend(self.forwarded.answer(ready.take_persisted_messages()));
@@ -662,7 +677,7 @@ impl Consensus {
             }
         };
         let is_restoring = output.restored.is_some();
-        let persisting = Persisting { job, number, first, last, is_restoring, is_vote, messages };
+        let persisting = Persisting { job, number, first, last, is_restoring, keeps_all, messages };
         self.persisting.push_back(persisting);
     }
 

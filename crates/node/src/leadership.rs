@@ -6,6 +6,7 @@ use std::time::Duration;
 #[cfg(feature = "planted-faults")]
 use crate::fault_hooks::{Planted, is_planted};
 use crate::node::Node;
+use crate::office::Confirmed;
 use crate::{Effects, Failure, Now};
 
 /// What is remembered of leaders and peers.
@@ -19,6 +20,8 @@ pub(crate) struct Leadership {
     elected_at: Option<Now>,
     /// By member.
     contacts: BTreeMap<u64, Contact>,
+    /// The peer whose process was lost last, until it is heard of again.
+    lost: Option<u64>,
     /// Set while a lost leader is to be followed by this member.
     succession: Option<Succession>,
 }
@@ -58,6 +61,21 @@ impl Leadership {
             contact.since = now;
         }
         contact.last = now;
+        self.lost.take_if(|lost| *lost == peer);
+    }
+
+    /// Returns the leader that was seen last; 0 for none.
+    pub(crate) fn leader(&self) -> u64 {
+        self.leader
+    }
+
+    /// Tells whether a peer was heard of within `pause_max`, and its process is not known to be gone.
+    pub(crate) fn may_live(&self, peer: u64, now: Now, pause_max: Duration) -> bool {
+        self.lost != Some(peer)
+            && self
+                .contacts
+                .get(&peer)
+                .is_some_and(|contact| now.0.saturating_sub(contact.last.0) <= pause_max)
     }
 
     /// Tells whether a peer has been heard of from before `since` until now.
@@ -102,11 +120,12 @@ impl Node {
         }
         if has_first_commit || has_new_leader {
             self.reads.ask_again();
+            self.office.ask_again();
         }
         self.notice_transfers(&status, effects);
         if was_leader && !status.is_leader() {
             self.office.settle();
-            self.leases.set_doubted(false);
+            self.leases.trust(self.now, true);
         }
         #[cfg(feature = "planted-faults")]
         let was_leader = was_leader && !is_planted(Planted::DeposedPrimary);
@@ -120,6 +139,8 @@ impl Node {
     /// votes for others at once, and asks for votes itself when it is its turn, so that no two ask at the same time. A
     /// leader that lives all the same keeps its office: those who hear of it refuse.
     pub(crate) fn lose_peer(&mut self, peer: u64) {
+        self.leadership.lost = Some(peer);
+        self.doubt_lost(peer);
         let status = self.consensus.status();
         let is_known = self.leadership.succession.is_some_and(|known| known.term == status.term);
         if peer != status.leader || status.is_leader() || is_known {
@@ -152,8 +173,8 @@ impl Node {
                 passed_ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX),
                 "this member was held up; before it answers for leases, the others have to confirm that it leads"
             );
-            self.office.doubt();
-            self.leases.set_doubted(true);
+            self.office.doubt(self.now);
+            self.leases.doubt();
         }
     }
 
@@ -167,8 +188,8 @@ impl Node {
 
     /// Takes the answer to a read index, which may be about the office.
     pub(crate) fn confirm_office(&mut self, context: u64) {
-        if self.office.confirm(context) {
-            self.leases.set_doubted(false);
+        if let Some(Confirmed { asked, is_over }) = self.office.confirm(context) {
+            self.leases.trust(asked, is_over);
         }
     }
 

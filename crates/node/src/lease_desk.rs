@@ -35,6 +35,8 @@ pub(crate) struct LeaseDesk {
     for_office: VecDeque<Waiting>,
     /// Whether that is in doubt.
     is_doubted: bool,
+    /// Until when it is not.
+    trusted: Now,
     arrivals: u64,
     /// The lessor's reign in which requests began to wait.
     reign: u64,
@@ -119,14 +121,27 @@ impl LeaseDesk {
             for_list: VecDeque::new(),
             for_office: VecDeque::new(),
             is_doubted: false,
+            trusted: Now::default(),
             arrivals: 0,
             reign: 0,
         }
     }
 
     /// Answers nothing that only a primary can tell, until the doubt is over.
-    pub(crate) fn set_doubted(&mut self, is_doubted: bool) {
-        self.is_doubted = is_doubted;
+    pub(crate) fn doubt(&mut self) {
+        self.is_doubted = true;
+        let (in_doubt, lists) =
+            std::mem::take(&mut self.for_list).into_iter().partition(|waiting| {
+                matches!(waiting.request.kind, LeaseRequestKind::TimeToLive { .. })
+            });
+        self.for_list = lists;
+        self.for_office.extend::<VecDeque<_>>(in_doubt);
+    }
+
+    /// Answers, at the end of the burst, what came before `asked`; or everything from now on, if the doubt is over.
+    pub(crate) fn trust(&mut self, asked: Now, is_over: bool) {
+        self.is_doubted &= !is_over;
+        self.trusted = self.trusted.max(asked);
     }
 
     /// Takes requests; answers go to `completions`, at once or later. Returns leases whose checkpoint has to be cleared.
@@ -157,8 +172,11 @@ impl LeaseDesk {
         let reign = counter.lessor.reign();
         let ready = if std::mem::replace(&mut self.reign, reign) == reign {
             let mut ready = self.take_ready(&revoked, counter.applied);
-            if !self.is_doubted {
-                ready.extend(self.for_office.drain(..));
+            let (is_doubted, trusted) = (self.is_doubted, self.trusted);
+            // They are in the order of their arrival.
+            let is_settled = |waiting: &mut Waiting| !is_doubted || waiting.since < trusted;
+            while let Some(waiting) = self.for_office.pop_front_if(is_settled) {
+                ready.push(waiting);
             }
             ready
         } else {
@@ -249,8 +267,17 @@ impl LeaseDesk {
     ) {
         let answer = match waiting.request.kind {
             LeaseRequestKind::KeepAlive { .. } | LeaseRequestKind::TimeToLive { .. }
-                if self.is_doubted && counter.lessor.is_primary() =>
+                if self.is_doubted
+                    && waiting.since >= self.trusted
+                    && counter.lessor.is_primary() =>
             {
+                // It came in time, whatever it is told; if this member leads no more, that has no effect.
+                if let LeaseRequestKind::KeepAlive { id } = waiting.request.kind
+                    && let Renewal::Renewed { clear_checkpoint: true, .. } =
+                        counter.lessor.renew(counter.lease_now, id)
+                {
+                    clear.push(id);
+                }
                 Err(Until::Confirmed)
             }
             LeaseRequestKind::KeepAlive { .. }

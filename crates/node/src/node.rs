@@ -39,6 +39,9 @@ use crate::{
     RequestIds, Stop, Token, WalJob,
 };
 
+/// Ticks in which a member that is told of its removal may hear of it from its log.
+const TOLD_TICKS: u32 = 3;
+
 /// Bytes of requests that are proposed as one message.
 const PROPOSAL_BYTES_MAX: usize = 1 << 20;
 
@@ -73,6 +76,8 @@ pub struct Node {
     pub(crate) stalled: Duration,
     /// Set when the member is to end: why, and when at the latest.
     pub(crate) ending: Option<(Stop, Now)>,
+    /// Whether another member has said that this one was removed, and its own log does not say so yet.
+    pub(crate) was_told: bool,
     /// Set with [`Effects::stop`]: nothing is taken in or given out any more.
     pub(crate) has_stopped: bool,
     pub(crate) meter: Option<Box<dyn Meter>>,
@@ -493,14 +498,21 @@ impl Node {
             told_by = format!("{by:x}"),
             "the member has been permanently removed from the cluster; its data directory is of no use any more"
         );
-        self.ending = Some((Stop::Removed, self.now));
+        if self.ending.is_some() {
+            return;
+        }
+        // Who asked for it here waits for the outcome, which may be on its way on another stream.
+        let patience = if self.proposals.len() == 0 { 0 } else { TOLD_TICKS };
+        self.ending = Some((Stop::Removed, Now(self.now.0 + patience * self.own.raft.tick)));
+        self.was_told = true;
     }
 
     /// Ends in order once leadership is given away or the time for it is over.
     fn finish_stop(&mut self, effects: &mut Effects) {
         let is_needed = self.consensus.status().is_leader()
             || self.consensus.has_farewell()
-            || self.consensus.has_held();
+            || self.consensus.has_unsent()
+            || (self.was_told && self.proposals.len() > 0);
         let now = self.now;
         let Some((stop, _)) = self.ending.take_if(|(_, at)| !is_needed || now >= *at) else {
             return;

@@ -154,6 +154,9 @@ impl Node {
     }
 
     fn propose_expired(&mut self) {
+        if self.office.is_doubted() {
+            return;
+        }
         let now = self.lease_now();
         let expired = self.machine.lessor_mut().expired(now, EXPIRED_MAX);
         let is_refused = |&lease: &i64| {

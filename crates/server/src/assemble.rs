@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Sender, bounded, unbounded};
-use node::{Event, Gate, Identity, Node, Now, Started, Stop};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use machine::BackendJob;
+use node::{Event, Gate, Identity, LogRead, Node, Now, Started, Stop, WalJob};
+use storage::Disk;
 use storage::datadir::DataDir;
 use storage::os::OsDisk;
-use storage::{Disk, wal};
+use storage::wal::{self, Wal};
 use tokio::sync::oneshot;
 
 use crate::config::{self, ClusterState, Config, Environment, Exit, Feature, texts};
@@ -86,6 +88,45 @@ fn start_and_serve(
     runtime.block_on(member.serve(config, listeners, notify))
 }
 
+/// The queues of the threads that wait for the disk.
+struct DiskQueues {
+    wal: Receiver<WalJob>,
+    backend: Receiver<BackendJob>,
+    log_reads: Receiver<LogRead>,
+}
+
+fn spawn_disk_threads(
+    config: &Config,
+    wal: Wal,
+    (disk, data_dir): (&Arc<dyn Disk>, &DataDir),
+    queues: DiskQueues,
+    inbox: &Sender<Event>,
+    metrics: &Metrics,
+) -> [std::io::Result<JoinHandle<()>>; 3] {
+    let wal_thread = WalThread {
+        wal,
+        disk: Arc::clone(disk),
+        snap_dir: data_dir.snap().to_owned(),
+        snapshots_max: config.raft.snapshots_max,
+        jobs: queues.wal,
+        inbox: inbox.clone(),
+        work: Arc::clone(&metrics.disk),
+        sync: !config.store.unsafe_no_fsync,
+    };
+    let backend_thread = BackendThread {
+        jobs: queues.backend,
+        inbox: inbox.clone(),
+        work: Arc::clone(&metrics.disk),
+    };
+    let log_read_thread = LogReadThread {
+        disk: Arc::clone(disk),
+        wal_dir: data_dir.wal().to_owned(),
+        reads: queues.log_reads,
+        inbox: inbox.clone(),
+    };
+    [wal_thread.spawn(), backend_thread.spawn(), log_read_thread.spawn()]
+}
+
 /// A member whose threads run.
 struct Member {
     shared: Shared,
@@ -147,35 +188,13 @@ impl Member {
             figures: Arc::clone(&metrics.apply),
             ended: ended_sender,
         };
-        let log_read_thread = LogReadThread {
-            disk: Arc::clone(&disk),
-            wal_dir: data_dir.wal().to_owned(),
-            reads: log_read_queue,
-            inbox: inbox.clone(),
-        };
-        let wal_thread = WalThread {
-            wal,
-            disk,
-            snap_dir: data_dir.snap().to_owned(),
-            snapshots_max: config.raft.snapshots_max,
-            jobs: wal_queue,
-            inbox: inbox.clone(),
-            work: Arc::clone(&metrics.disk),
-            sync: !config.store.unsafe_no_fsync,
-        };
-        let backend_thread = BackendThread {
-            jobs: backend_queue,
-            inbox: inbox.clone(),
-            work: Arc::clone(&metrics.disk),
-        };
-        let disk_threads = [
-            node_thread.spawn(),
-            wal_thread.spawn(),
-            backend_thread.spawn(),
-            log_read_thread.spawn(),
-            peer_thread.spawn(),
-        ];
-        let disk_threads = disk_threads.into_iter().collect::<Result<_, _>>().map_err(no_thread)?;
+        let queues =
+            DiskQueues { wal: wal_queue, backend: backend_queue, log_reads: log_read_queue };
+        let disk_threads = [node_thread.spawn(), peer_thread.spawn()]
+            .into_iter()
+            .chain(spawn_disk_threads(config, wal, (&disk, &data_dir), queues, &inbox, &metrics))
+            .collect::<Result<_, _>>()
+            .map_err(no_thread)?;
         let (dealer, serving_threads) = serve::spawn(&shared, serving).map_err(no_thread)?;
         Ok(Self {
             shared,

@@ -20,7 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::grpc::error;
 use crate::grpc::status::Status;
@@ -47,6 +47,9 @@ pub struct Workers {
     /// One permit per thread.
     free: Arc<Semaphore>,
 }
+
+/// A thread that somebody may use.
+pub type Permit = OwnedSemaphorePermit;
 
 impl LongWork {
     /// Makes one thread for two processors, as they are needed: some are left for requests.
@@ -87,8 +90,26 @@ impl Workers {
         &self,
         step: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Status> {
-        let permit =
-            Arc::clone(&self.free).acquire_owned().await.map_err(|_closed| error::STOPPED)?;
+        let permit = self.permit().await?;
+        self.run_with(permit, step).await
+    }
+
+    /// Waits until a thread is free.
+    pub async fn permit(&self) -> Result<Permit, Status> {
+        Arc::clone(&self.free).acquire_owned().await.map_err(|_closed| error::STOPPED)
+    }
+
+    /// Counts the threads that nobody has taken.
+    pub fn free(&self) -> usize {
+        self.free.available_permits()
+    }
+
+    /// Runs one step on a thread that was waited for.
+    pub async fn run_with<T: Send + 'static>(
+        &self,
+        permit: Permit,
+        step: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Status> {
         // The threads refuse work only while the process is ending.
         let Some(runtime) = &self.runtime else {
             let step = move || {

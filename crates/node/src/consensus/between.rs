@@ -27,6 +27,21 @@ impl Held {
         self.messages.is_empty()
     }
 
+    /// Returns the one that came first.
+    pub(super) fn first(&self) -> Option<&raftpb::Message> {
+        self.messages.front()
+    }
+
+    /// Takes the one that came first.
+    pub(super) fn pop(&mut self) -> Option<raftpb::Message> {
+        let message = self.messages.pop_front()?;
+        self.bytes -= cost(&message);
+        if self.messages.is_empty() {
+            self.ticks = 0;
+        }
+        Some(message)
+    }
+
     /// Keeps a proposal; tells whether there was room for it.
     pub(super) fn push(&mut self, message: raftpb::Message) -> bool {
         let bytes = cost(&message);
@@ -44,12 +59,7 @@ impl Held {
             return 0;
         }
         self.ticks += 1;
-        if self.ticks > ticks_max { self.take().len() } else { 0 }
-    }
-
-    /// Takes all, in order.
-    pub(super) fn take(&mut self) -> VecDeque<raftpb::Message> {
-        std::mem::take(self).messages
+        if self.ticks > ticks_max { std::mem::take(self).messages.len() } else { 0 }
     }
 }
 
@@ -57,6 +67,11 @@ fn cost(message: &raftpb::Message) -> usize {
     let entries = message.entries.iter();
     size_of::<raftpb::Message>()
         + entries.map(|entry| size_of::<raftpb::Entry>() + entry.data.len()).sum::<usize>()
+}
+
+/// Tells whether one of `entries` changes the membership.
+pub(super) fn changes(entries: &[raftpb::Entry]) -> bool {
+    entries.iter().any(|entry| entry.r#type() == EntryType::EntryConfChange)
 }
 
 /// Tells whether one of `entries` removes `member`.
@@ -88,7 +103,8 @@ mod tests {
         assert!(held.is_empty() && held.bytes == 0);
         assert!(held.push(message(HELD_BYTES_MAX / 2)));
         assert_eq!(held.tick(1), 0, "time begins anew");
-        assert_eq!(held.take().len(), 1);
+        assert!(held.first().is_some() && held.pop().is_some() && held.pop().is_none());
+        assert_eq!((held.bytes, held.ticks), (0, 0));
     }
 
     #[test]

@@ -425,13 +425,13 @@ mod tests {
             let refused = read(&log, 2, true).expect_err("it is not here");
             assert_eq!(refused, StorageError::LogTemporarilyUnavailable.into());
         }
-        assert_eq!(log.take_wanted(), [2..7]);
+        assert!(log.take_wanted().into_iter().eq([2_u64].map(|low| low..7)));
         assert!(log.take_wanted().is_empty(), "it is being read");
         assert_eq!(log.fetched(2, vec![entry(2, 1), entry(3, 1)]).len(), 1);
         assert_eq!(read(&log, 2, true).ok(), Some(vec![2, 3]));
         assert_eq!(read(&log, 3, false).ok(), Some(vec![3]));
         assert!(read(&log, 4, true).is_err());
-        assert_eq!(log.take_wanted(), [4..7]);
+        assert!(log.take_wanted().into_iter().eq([4_u64].map(|low| low..7)));
         log.forget_pieces();
         assert_eq!(log.fetched(4, vec![entry(4, 1)]).len(), 0, "nobody waits any more");
         assert!(read(&log, 4, true).is_err());

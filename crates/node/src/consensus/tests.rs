@@ -354,7 +354,7 @@ fn part(cluster: &mut Cluster, leader: u64, proposer: u64) {
         cluster.settle();
     }
     assert_eq!(cluster.member(heir).consensus.conf_state().voters.len(), 2);
-    assert!(!cluster.member(leader).consensus.has_held());
+    assert!(!cluster.member(leader).consensus.has_unsent());
     assert!(!cluster.member(leader).consensus.has_farewell(), "it did not lead");
     cluster.propose(heir, &["after"]);
     let requests = cluster.member(heir).requests();

@@ -127,19 +127,15 @@ impl Transport {
 
     /// Connects to members that have come, forgets those that have gone.
     pub fn follow(&self) {
+        self.connect_to_new();
+        self.forget_gone();
+    }
+
+    fn connect_to_new(&self) {
         let membership = self.reader.membership();
         let mut state = self.state.borrow_mut();
-        if state.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &membership)) {
+        if state.has_seen(&membership) {
             return;
-        }
-        let State { peers, heartbeats, ending, .. } = &mut *state;
-        for (id, mut peer) in peers.extract_if(.., |id, _| membership.member(*id).is_none()) {
-            for stream in std::mem::take(&mut peer.streams).into_values() {
-                stream.end(Instant::now());
-                ending.push(stream);
-            }
-            heartbeats.remove(&id);
-            self.inflow.down(id, &"it is no member any more");
         }
         for member in membership.members().filter(|member| member.id != self.own.member) {
             let urls = Urls::parse(&member.peer_urls);
@@ -155,7 +151,30 @@ impl Transport {
             let peer = self.connect(member.id, urls);
             state.peers.insert(member.id, peer);
         }
-        state.seen = Some(membership);
+    }
+
+    fn forget_gone(&self) {
+        let membership = self.reader.membership();
+        let mut state = self.state.borrow_mut();
+        if state.has_seen(&membership) {
+            return;
+        }
+        let State { peers, heartbeats, ending, .. } = &mut *state;
+        for (id, mut peer) in peers.extract_if(.., |id, _| membership.member(*id).is_none()) {
+            for stream in std::mem::take(&mut peer.streams).into_values() {
+                stream.end(Instant::now());
+                ending.push(stream);
+            }
+            heartbeats.remove(&id);
+            self.inflow.down(id, &"it is no member any more");
+        }
+        // Without this, members that have come since the last look would never be connected to.
+        if membership
+            .members()
+            .all(|member| member.id == self.own.member || state.peers.contains_key(&member.id))
+        {
+            state.seen = Some(membership);
+        }
     }
 
     fn connect(&self, id: u64, urls: Vec<crate::config::Url>) -> Peer {
@@ -225,7 +244,7 @@ impl Transport {
 
     /// Sends what the node has put into the outbox.
     pub fn send(&self, post: Post) {
-        self.follow();
+        self.connect_to_new();
         let mut lost = post.lost;
         post.lost_snapshots.into_iter().for_each(|peer| self.give_up_snapshot(peer));
         let mut state = self.state.borrow_mut();
@@ -248,7 +267,10 @@ impl Transport {
                 lost.insert(to);
             }
         }
+        drop(state);
         self.report(lost);
+        // Only now: the last message to a member that was removed tells it so.
+        self.forget_gone();
     }
 
     /// Sends a snapshot; raft has one on its way to each follower at most.
@@ -297,6 +319,11 @@ impl Transport {
 }
 
 impl State {
+    /// Tells whether `membership` is the one that was followed last.
+    fn has_seen(&self, membership: &Arc<Membership>) -> bool {
+        self.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, membership))
+    }
+
     /// Tells of a heartbeat that leaves late: its receiver may already think that nobody leads.
     fn watch_heartbeat(&mut self, message: &raftpb::Message, interval: Duration, inflow: &Inflow) {
         let now = Instant::now();

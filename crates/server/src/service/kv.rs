@@ -110,8 +110,7 @@ impl Services {
             if let Some(ranged) = self.resident(revision, reply) {
                 return Ok(ranged);
             }
-        }
-        if request.range_end.is_empty() {
+        } else if request.range_end.is_empty() {
             let (revision, reply) = self.read(self.cold.get(request).await?)?;
             if let Some(ranged) = self.resident(revision, reply) {
                 return Ok(ranged);
