@@ -194,15 +194,7 @@ impl World {
         for message in messages {
             self.send(member, message);
         }
-        for Completion { token, answer } in completions {
-            if self.installed(token, &answer) {
-                continue;
-            }
-            self.judge_answer(token, &answer, is_exact)?;
-            if let Some(process) = self.process(member) {
-                process.serving.reply(token, answer);
-            }
-        }
+        self.complete(member, completions, is_exact)?;
         self.wake_serving(member);
         if let Some(process) = self.process(member) {
             for job in backend {
@@ -215,6 +207,24 @@ impl World {
             self.soon(member, pause, Step::LogRead(read));
         }
         stop.map_or(Ok(()), |stop| self.stopped(member, &stop))
+    }
+
+    fn complete(
+        &mut self,
+        member: usize,
+        completions: Vec<Completion>,
+        is_exact: bool,
+    ) -> Result<(), Violation> {
+        for Completion { token, answer } in completions {
+            if self.installed(token, &answer) {
+                continue;
+            }
+            self.judge_answer(token, &answer, is_exact)?;
+            if let Some(process) = self.process(member) {
+                process.serving.reply(token, answer);
+            }
+        }
+        Ok(())
     }
 
     fn wake_serving(&mut self, member: usize) {
