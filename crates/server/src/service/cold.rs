@@ -192,7 +192,9 @@ mod tests {
     fn free_threads_share_what_waits() {
         let (all, open): (Vec<_>, Vec<_>) = (0..100).map(|_| waiting()).unzip();
         let mut queue = Queue::default();
-        all.into_iter().for_each(|waiting| queue.push(waiting));
+        for waiting in all {
+            queue.push(waiting);
+        }
         assert_eq!(queue.take(1).len(), 16);
         assert_eq!(queue.take(8).len(), 11);
         assert_eq!(queue.take(80).len(), 4);
