@@ -68,11 +68,14 @@ impl BuildHasher for RevisionHashes {
 /// Records that were read lately, and newer ones of keys that had been read.
 ///
 /// What is only written is not kept: it would take all of the room, and the file's pages are in the system's memory anyway.
-pub(crate) struct ValueCache(Cache<Revision, Record, ByBytes, RevisionHashes>);
+pub(crate) struct ValueCache {
+    records: Cache<Revision, Record, ByBytes, RevisionHashes>,
+    bytes_max: u64,
+}
 
 impl fmt::Debug for ValueCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ValueCache").field("bytes", &self.0.weight()).finish_non_exhaustive()
+        f.debug_struct("ValueCache").field("bytes", &self.records.weight()).finish_non_exhaustive()
     }
 }
 
@@ -87,26 +90,49 @@ impl ValueCache {
             .build()
             .expect("both capacities are given");
         let lifecycle = DefaultLifecycle::default();
-        Self(Cache::with_options(options, ByBytes, RevisionHashes, lifecycle))
+        let records = Cache::with_options(options, ByBytes, RevisionHashes, lifecycle);
+        Self { records, bytes_max }
     }
 
     /// Returns the record of a revision if it is here.
     pub(crate) fn get(&self, revision: Revision) -> Option<Record> {
-        self.0.get(&revision)
+        self.records.get(&revision)
     }
 
     /// Returns the bytes held.
     pub(crate) fn bytes(&self) -> u64 {
-        self.0.weight()
+        self.records.weight()
+    }
+
+    /// Tells whether there is room for `bytes` more, so that nothing would have to go for them.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.records.weight() + bytes as u64 <= self.bytes_max
     }
 
     /// Tells whether the record of a revision is here, which does not count as a use of it.
     pub(crate) fn contains(&self, revision: Revision) -> bool {
-        self.0.contains_key(&revision)
+        self.records.contains_key(&revision)
     }
 
     /// Offers a record; one that is too large is not kept.
     pub(crate) fn insert(&self, revision: Revision, record: Record) {
-        self.0.insert(revision, record);
+        self.records.insert(revision, record);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_ends_with_the_bound() {
+        let cache = ValueCache::new(1 << 20);
+        assert!(cache.has_room(1 << 20) && !cache.has_room((1 << 20) + 1));
+        let revision = Revision::new(2, 0);
+        cache.insert(revision, vec![0; 1 << 10].into());
+        assert!(cache.contains(revision) && !cache.contains(Revision::new(3, 0)));
+        assert_eq!(cache.get(revision).map(|record| record.len()), Some(1 << 10));
+        assert_eq!(cache.bytes(), ENTRY_BYTES + (1 << 10));
+        assert!(cache.has_room((1 << 20) - 2048) && !cache.has_room(1 << 20));
     }
 }

@@ -14,8 +14,8 @@ use crate::{Record, Refusal};
 /// Bytes of records from which a piece ends, however few keys it has.
 const PAGE_BYTES: usize = 1 << 20;
 
-/// Bytes of a list from which on its records are no longer kept in the value cache: so long a list
-/// would replace what others read.
+/// Bytes of a list from which on its records are kept in the value cache only where there is room: so
+/// long a list would replace what others read.
 const CACHED_BYTES_MAX: usize = 8 << 20;
 
 /// Answers a range piece by piece, at the revision at which it was opened. If a compaction passes
@@ -181,14 +181,11 @@ impl RangePager {
         let mut items = items.into_iter();
         let mut kvs = Vec::with_capacity(items.len());
         let mut bytes = 0;
+        let keeps = self.bytes < CACHED_BYTES_MAX || shared.cache.has_room(PAGE_BYTES);
         while bytes < PAGE_BYTES
             && let Some(item) = items.next()
         {
-            let record = if self.bytes < CACHED_BYTES_MAX {
-                view.record_of(item)?
-            } else {
-                view.record_once(item)?
-            };
+            let record = if keeps { view.record_of(item)? } else { view.record_once(item)? };
             let record = query.answered(record)?;
             bytes += record.len();
             kvs.push(record);

@@ -408,6 +408,29 @@ async fn members_come_and_leave_while_the_others_serve() {
     assert_eq!(again.message(), "etcdserver: member not found");
 }
 
+/// Leadership moves before the removal is proposed; whoever asked is told the outcome all the same, and not that the leader is
+/// gone or the member stops.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_is_removed_whoever_asks_for_it() {
+    for asks_itself in [true, false] {
+        let mut cluster = Cluster::start(3).await;
+        let leader = cluster.wait_for_leader().await;
+        let id = cluster.id(leader).await;
+        let other = (leader + 1) % 3;
+        let asked = if asks_itself { leader } else { other };
+        let through = cluster.client(asked).await.cluster();
+        let remove = MemberRemoveRequest { id };
+        let left = when_settled(async || through.clone().member_remove(remove).await).await;
+        assert_eq!(left.members.len(), 2);
+        assert!(left.members.iter().all(|member| member.id != id), "{left:?}");
+        put_eventually(&cluster.client(other).await, "after", "x").await;
+        let mut gone = cluster.places[leader].server.take().expect("it runs");
+        gone.wait();
+        gone.wait_for_line("removed");
+        cluster.check_equal().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_was_away_for_long_gets_a_snapshot() {
     let mut cluster = Cluster::start_forgetful(3).await;
