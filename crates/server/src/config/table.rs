@@ -603,7 +603,7 @@ const FEATURES: &[Flag] = &[
 
 const MEMORY: &[Flag] = &[
     top("value-cache-bytes", Uint, "67108864", "Bytes of hot values kept for reads."),
-    top("engine-cache-bytes", Uint, "8388608", "Bytes of pages the engine keeps."),
+    top("engine-cache-bytes", Uint, "4194304", "Bytes of pages the engine keeps."),
     top("write-behind-bytes", Uint, "16777216", "Bytes that may be applied but not committed."),
     top(
         "catchup-memory-bytes",

@@ -50,7 +50,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 8 << 20, verify_on_open: true, step_bytes: 4 << 20 }
+        Self { cache_bytes: 4 << 20, verify_on_open: true, step_bytes: 4 << 20 }
     }
 }
 
