@@ -164,8 +164,8 @@ impl Gate {
         self.finished_compaction.load(Ordering::Acquire)
     }
 
-    /// Tells whether a read of what is applied here is linearizable without asking anyone: this member is the only
-    /// voter and leads, so whatever was acknowledged to anyone was applied here before.
+    /// Tells whether a read of what is applied here is linearizable without asking anyone: this member is the only voter and
+    /// leads, so whatever was acknowledged to anyone was committed here before; and all that is committed is applied.
     pub fn reads_need_no_round(&self) -> bool {
         self.is_lone_leader.load(Ordering::SeqCst)
     }

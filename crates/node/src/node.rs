@@ -372,9 +372,9 @@ impl Node {
             self.reads.confirm_forming(self.applied());
         }
         if self.is_lone_leader() {
-            // What is applied at the end of this burst holds everything acknowledged before; what is committed and
-            // not applied was not acknowledged to anyone.
-            self.reads.confirm_forming(self.applied());
+            // Nobody has acknowledged what is not committed here. What is committed and not applied may have been: a learner, or
+            // a member that was removed just now, may be ahead.
+            self.reads.confirm_forming(self.consensus.status().commit);
             return;
         }
         let ids = &self.ids;
@@ -450,7 +450,7 @@ impl Node {
         self.machine.applied().index
     }
 
-    /// Tells whether all that was ever acknowledged to anyone is applied here: this member is the only voter, leads,
+    /// Tells whether all that was ever acknowledged to anyone is committed here: this member is the only voter, leads,
     /// and has applied the first entry of its term, which comes after all former entries.
     fn is_lone_leader(&self) -> bool {
         let status = self.consensus.status();
@@ -471,7 +471,8 @@ impl Node {
             committed: status.commit,
             applied: applied.index,
             applied_term: applied.term,
-            is_lone_leader: self.is_lone_leader(),
+            // With what is committed behind what is applied, reads have to wait.
+            is_lone_leader: self.is_lone_leader() && self.apply_lag() == 0,
             is_announced: self.upkeep.is_announced(),
             alarms: Alarms {
                 has_no_space: self.reader.has_alarm(AlarmType::Nospace),

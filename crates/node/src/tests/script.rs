@@ -149,6 +149,7 @@ impl World {
                 "catch_up_entries" => {
                     self.member().config.snapshots.catch_up_entries = value.parse()?
                 }
+                "tail_bytes" => self.member().config.machine.tail_bytes_max = value.parse()?,
                 "log_bytes" => self.member().config.snapshots.log_bytes_max = value.parse()?,
                 "quota" => self.member().config.machine.quota_bytes = value.parse()?,
                 "proposals" => self.member().config.proposals.count_max = value.parse()?,
