@@ -7,7 +7,7 @@ use sim::runner;
 use storage::backend::{Backend, DefragmentFault, Op, Options, TableId, WriteBatch};
 
 /// Few enough for an unoptimised build.
-const SMOKE_SEEDS: std::ops::Range<u64> = 0..20;
+const SMOKE_SEEDS: std::ops::Range<u64> = 0..12;
 
 #[test]
 fn smoke_seeds_are_good_and_equal_twice() {
