@@ -115,6 +115,17 @@ impl World {
         Ok(())
     }
 
+    /// Lets a member ask the others for their streams, as it does all the time: one that was removed and has nothing to send, such
+    /// as a learner without a leader, is told so in the answer.
+    pub(super) fn dial(&mut self, member: usize) {
+        let now = self.agenda.now();
+        for other in (0..self.members.len()).filter(|other| *other != member) {
+            if self.ways.is_open(member, other, now) {
+                self.admits(member, other);
+            }
+        }
+    }
+
     /// Tells whether `to` runs and takes what `from` sends; one that was removed is told so.
     pub(super) fn admits(&mut self, from: usize, to: usize) -> bool {
         let by = self.members[to].id;

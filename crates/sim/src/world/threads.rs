@@ -106,6 +106,7 @@ impl World {
             self.soon(member, Duration::from_micros(10), Step::Turn);
         }
         self.ask_versions(member);
+        self.dial(member);
         let late = if self.rng.chance(5) { self.rng.micros(0..400_000) } else { Duration::ZERO };
         let drift = TICK / 1000 * self.members[member].drift.unsigned_abs();
         let tick =
