@@ -93,7 +93,8 @@ impl Node {
         let was = &mut self.leadership;
         let has_new_leader = status.leader != was.leader || status.term != was.term;
         let has_first_commit = status.has_committed_in_term && !was.has_committed_in_term;
-        let was_leader = was.is_leader;
+        // Who has left the office and come back has been no primary in between.
+        let has_left = was.is_leader && (!status.is_leader() || status.term != was.term);
         let had_leader = was.leader;
         was.has_committed_in_term = status.has_committed_in_term;
         was.term = status.term;
@@ -123,13 +124,13 @@ impl Node {
             self.office.ask_again();
         }
         self.notice_transfers(&status, effects);
-        if was_leader && !status.is_leader() {
+        if has_left {
             self.office.settle();
             self.leases.trust(self.now, true);
         }
         #[cfg(feature = "planted-faults")]
-        let was_leader = was_leader && !is_planted(Planted::DeposedPrimary);
-        if was_leader && !status.is_leader() {
+        let has_left = has_left && !is_planted(Planted::DeposedPrimary);
+        if has_left {
             // Whoever waits for what only a primary can tell is told so at the end of the burst.
             self.machine.lessor_mut().demote();
         }

@@ -113,6 +113,8 @@ pub(crate) struct Proposals {
     order: VecDeque<(Now, u64)>,
     /// Admitted, not given to raft yet.
     queue: VecDeque<(u64, Content)>,
+    /// The term in which this member leads, if it does.
+    office: Option<u64>,
     /// What became of those that were given to raft, and of other members' entries.
     pub(crate) log: Unsettled,
 }
@@ -126,6 +128,7 @@ impl Proposals {
             bytes: 0,
             order: VecDeque::new(),
             queue: VecDeque::new(),
+            office: None,
             log: Unsettled::default(),
         }
     }
@@ -165,6 +168,20 @@ impl Proposals {
     /// Tells whether `more` is too much beside `bytes`. One proposal is always admitted, however large.
     fn is_above(&self, bytes: usize, more: usize) -> bool {
         bytes > 0 && bytes + more > self.limits.bytes_max
+    }
+
+    /// Notes in which term this member leads, if it does. What it has admitted as a leader and not given to raft yet ends with
+    /// its office: it may lead again, but another leader may have renewed what was to be revoked.
+    pub(crate) fn hold_office(&mut self, term: Option<u64>) {
+        if std::mem::replace(&mut self.office, term) != term {
+            let is_for_leaders = |id: &u64| {
+                self.pending.get(id).is_some_and(|pending: &Pending| match pending.waiter {
+                    Waiter::Own(purpose) => purpose.is_for_leaders(),
+                    Waiter::Caller(_) => false,
+                })
+            };
+            self.queue.retain(|(id, _)| !is_for_leaders(id));
+        }
     }
 
     /// Takes what raft has not been given yet, without what has timed out meanwhile. Unless this member leads, without
@@ -296,6 +313,23 @@ mod tests {
         assert_eq!(proposals.admit(1, revoke, request(1), at(0)), Ok(()));
         assert_eq!(proposals.admit(2, Waiter::Own(Purpose::Attributes), request(1), at(0)), Ok(()));
         assert_eq!(proposals.take_queue(false), [(2, request(1))]);
+    }
+
+    #[test]
+    fn what_a_leader_has_not_proposed_ends_with_its_office() {
+        let mut proposals = proposals(10, 1000);
+        let revoke = Waiter::Own(Purpose::LeaseRevoke);
+        proposals.hold_office(Some(2));
+        assert_eq!(proposals.admit(1, revoke, request(1), at(0)), Ok(()));
+        assert_eq!(proposals.admit(2, caller(2), request(1), at(0)), Ok(()));
+        proposals.hold_office(Some(2));
+        let queue = proposals.take_queue(true);
+        assert_eq!(queue, [(1, request(1)), (2, request(1))]);
+        proposals.put_back(queue);
+        // No leader is known meanwhile, so that nothing is proposed.
+        proposals.hold_office(None);
+        proposals.hold_office(Some(4));
+        assert_eq!(proposals.take_queue(true), [(2, request(1))]);
     }
 
     #[test]

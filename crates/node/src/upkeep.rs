@@ -108,6 +108,7 @@ impl Node {
     /// Proposes what is open; called in each burst, before raft is given the queue.
     pub(crate) fn propose_open_tasks(&mut self) {
         let status = self.consensus.status();
+        self.proposals.hold_office(status.is_leader().then_some(status.term));
         if status.leader == 0 {
             return;
         }
