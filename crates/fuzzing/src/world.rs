@@ -314,7 +314,7 @@ impl World {
         let settings = pipeline::Settings { introduction, dial_patience, heartbeat_interval };
         let network = Arc::default();
         let inflow = Inflow::new(inbox, Arc::default(), activity, Arc::clone(&network));
-        let transport = Transport::new(own, reader, long_work, inflow, settings);
+        let transport = Transport::new(own, reader, long_work, inflow, settings, Vec::new());
         let snapshots = self.member.snapshot_settings();
         Rc::new(Door::new(Rc::new(transport), Rc::clone(&self.services), snapshots, network))
     }

@@ -16,6 +16,7 @@ use node::{Event, Gate, Identity, LogRead, Node, Now, Started, Stop, WalJob};
 use storage::Disk;
 use storage::datadir::DataDir;
 use storage::os::OsDisk;
+use storage::snap;
 use storage::wal::{self, Wal};
 use tokio::sync::oneshot;
 
@@ -31,7 +32,9 @@ use crate::meter::ApplyMeter;
 use crate::metrics::Metrics;
 use crate::peer::PeerThread;
 use crate::peer::admission::Own;
-use crate::peer::{corruption, join, receive};
+use crate::peer::join::{self, Found};
+use crate::peer::transport::Neighbour;
+use crate::peer::{corruption, receive};
 use crate::serve::{self, Accepted, Dealer, Shared};
 use crate::service;
 use crate::settings;
@@ -148,7 +151,7 @@ impl Member {
     fn start(config: &Config) -> Result<Self, Exit> {
         let origin = Instant::now();
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-        let (Started { node, wal, data_dir, effects }, metrics) =
+        let (Started { node, wal, data_dir, effects }, neighbours, metrics) =
             start_metered(config, &disk, origin)?;
         let (inbox, events) = bounded(INBOX_EVENTS_MAX);
         // The node's own bounds on what is in flight bound these two.
@@ -171,8 +174,10 @@ impl Member {
             draining,
         };
         let (peer_dealer, sockets) = Dealer::to_one();
-        let peer_thread =
-            peer_thread(config, &shared, snapshot_settings(config, &disk, &data_dir), sockets);
+        let peer_thread = PeerThread {
+            neighbours,
+            ..peer_thread(config, &shared, snapshot_settings(config, &disk, &data_dir), sockets)
+        };
         let node_thread = NodeThread {
             node,
             effects,
@@ -339,6 +344,7 @@ fn peer_thread(
         corruption: settings::corruption(config),
         waiting: Arc::default(),
         outbox: Arc::default(),
+        neighbours: Vec::new(),
         sockets,
     }
 }
@@ -366,16 +372,23 @@ fn start_metered(
     config: &Config,
     disk: &Arc<dyn Disk>,
     origin: Instant,
-) -> Result<(Started, Arc<Metrics>), Exit> {
-    let mut started = start_node(config, disk, origin)?;
+) -> Result<(Started, Vec<Neighbour>, Arc<Metrics>), Exit> {
+    let (mut started, neighbours) = start_node(config, disk, origin)?;
+    // What a leader sent before a crash, and nothing has been made of.
+    let snap_dir = started.data_dir.snap();
+    snap::release_databases(&**disk, snap_dir, u64::MAX).map_err(start_failed)?;
     let metrics = Arc::new(Metrics::new(config).map_err(start_failed)?);
     let patience = config.monitoring.warning_apply_duration;
     started.node.set_meter(Box::new(ApplyMeter::new(Arc::clone(&metrics.apply), patience)));
-    Ok((started, metrics))
+    Ok((started, neighbours, metrics))
 }
 
-/// Recovers the member from its disk, or forms its cluster.
-fn start_node(config: &Config, disk: &Arc<dyn Disk>, origin: Instant) -> Result<Started, Exit> {
+/// Recovers the member from its disk, or forms its cluster, or joins one, whose members it tells then.
+fn start_node(
+    config: &Config,
+    disk: &Arc<dyn Disk>,
+    origin: Instant,
+) -> Result<(Started, Vec<Neighbour>), Exit> {
     let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let is_initialized = is_initialized(config, &**disk)?;
     let unix_ms = u64::try_from(unix_ms).unwrap_or_default();
@@ -386,7 +399,10 @@ fn start_node(config: &Config, disk: &Arc<dyn Disk>, origin: Instant) -> Result<
         discovered = discovery::resolved(config).map_err(|error| error.into_exit(config))?;
         &discovered
     };
-    let joins = find_cluster(config, is_initialized)?;
+    let (joins, neighbours) = match find_cluster(config, is_initialized)? {
+        Some(Found { identity, neighbours }) => (Some(identity), neighbours),
+        None => (None, Vec::new()),
+    };
     let node_config =
         settings::node(config, is_initialized, joins, unix_ms).map_err(start_failed)?;
     let started = Node::start(disk, node_config, Now(origin.elapsed())).map_err(start_failed)?;
@@ -399,7 +415,7 @@ fn start_node(config: &Config, disk: &Arc<dyn Disk>, origin: Instant) -> Result<
             start_failed(error)
         })?;
     }
-    Ok(started)
+    Ok((started, neighbours))
 }
 
 /// Tells whether the member has a log already.
@@ -409,11 +425,14 @@ fn is_initialized(config: &Config, disk: &dyn Disk) -> Result<bool, Exit> {
 }
 
 /// Finds the cluster that is to be joined, if one is. A member that was there before has both ids in its log.
-fn find_cluster(config: &Config, is_initialized: bool) -> Result<Option<Identity>, Exit> {
+fn find_cluster(config: &Config, is_initialized: bool) -> Result<Option<Found>, Exit> {
     match config.cluster.state {
         ClusterState::New if is_initialized => Ok(None),
         ClusterState::New => join::check_is_new(config).map(|()| None).map_err(start_failed),
-        ClusterState::Existing if is_initialized => Ok(Some(Identity { member: 0, cluster: 0 })),
+        ClusterState::Existing if is_initialized => {
+            let identity = Identity { member: 0, cluster: 0 };
+            Ok(Some(Found { identity, neighbours: Vec::new() }))
+        }
         ClusterState::Existing => join::find(config).map(Some).map_err(start_failed),
     }
 }

@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Sender, TrySendError};
@@ -25,6 +26,9 @@ use slab::Slab;
 
 use crate::peer::activity::Activity;
 use crate::workers::Workers;
+
+/// Time between two looks whether the node has room for a snapshot.
+const ROOM_POLL: Duration = Duration::from_millis(1);
 
 /// The doors to the node that all serving threads share.
 #[derive(Debug, Clone)]
@@ -213,9 +217,21 @@ impl Handle {
         prepared: Prepared,
     ) -> Result<bool, Failure> {
         let (message, prepared) = (Box::new(message), Box::new(prepared));
-        let wait = self.wait(|outgoing, token| {
-            outgoing.others.push(Event::InstallSnapshot { token, message, prepared });
+        let mut given = None;
+        let wait = self.wait(|_outgoing, token| {
+            given = Some(Event::InstallSnapshot { token, message, prepared });
         });
+        // Whatever the node does with it, its files are seen to; so it waits for room rather than be refused.
+        while let Some(event) = given.take() {
+            match self.inner.doors.inbox.try_send(event) {
+                Ok(()) => {}
+                Err(TrySendError::Disconnected(_)) => return Err(Failure::Stopped),
+                Err(TrySendError::Full(event)) => {
+                    given = Some(event);
+                    tokio::time::sleep(ROOM_POLL).await;
+                }
+            }
+        }
         match wait.await {
             Answer::SnapshotInstalled => Ok(true),
             Answer::Failed(Failure::SnapshotNotTaken) => Ok(false),
@@ -288,9 +304,7 @@ impl Handle {
             Event::Propose(proposals) => proposals.iter().map(|proposal| proposal.token).collect(),
             Event::Read(tokens) => tokens,
             Event::Lease(requests) => requests.iter().map(|request| request.token).collect(),
-            Event::Defragment(token)
-            | Event::MoveLeader { token, .. }
-            | Event::InstallSnapshot { token, .. } => vec![token],
+            Event::Defragment(token) | Event::MoveLeader { token, .. } => vec![token],
             Event::ProposeConfChange { proposal, .. } => vec![proposal.token],
             other => unreachable!("serving threads send requests only, not {other:?}"),
         };

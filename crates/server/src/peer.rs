@@ -24,11 +24,12 @@ use door::Door;
 use inflow::{Inflow, Waiting};
 use outbox::Outbox;
 use pipeline::Settings;
-use transport::Transport;
+use transport::{Neighbour, Transport};
 
 pub mod activity;
 pub mod admission;
 pub mod codec;
+pub mod complaints;
 pub mod corruption;
 pub mod crowd;
 pub mod dial;
@@ -76,6 +77,8 @@ pub struct PeerThread {
     pub waiting: Arc<Waiting>,
     /// Messages of the node.
     pub outbox: Arc<Outbox>,
+    /// The members of the cluster that this one has come to join.
+    pub neighbours: Vec<Neighbour>,
     /// Accepted sockets of the peer port.
     pub sockets: mpsc::Receiver<Accepted>,
 }
@@ -98,7 +101,8 @@ impl PeerThread {
         let network = Arc::clone(&shared.metrics.network);
         let Doors { inbox, reader, gate, activity, long_work, .. } = shared.doors.clone();
         let inflow = Inflow::new(inbox, self.waiting, activity, Arc::clone(&network));
-        let transport = Rc::new(Transport::new(own, reader, long_work, inflow, settings));
+        let transport =
+            Rc::new(Transport::new(own, reader, long_work, inflow, settings, self.neighbours));
         transport.follow();
         let (services, own_tasks) = services(shared);
         let downgrade = versions::watch_downgrade(

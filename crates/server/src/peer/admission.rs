@@ -5,6 +5,7 @@
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use machine::Reader;
 use machine::membership::Version;
 
 use super::codec::Kind;
@@ -32,6 +33,9 @@ const VERSION_OF_OLD: Version = Version::new(2, 0, 0);
 /// The texts that members compare.
 const INCOMPATIBLE_VERSION: &str = "incompatible version";
 const CLUSTER_MISMATCH: &str = "cluster ID mismatch";
+
+/// What 403 is said with to a message that is meant for somebody else.
+pub const WRONG_RECEIVER: &str = "cannot process message to mismatch member";
 
 /// Who this member is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +70,36 @@ pub enum Standing {
     Removed,
     /// Not a member as far as is known here, which may be old.
     Unknown,
+}
+
+/// When a 403, by which a receiver of posts tells this member that it was removed, counts.
+///
+/// Who says 403 because a message is meant for somebody else says nothing of this member: its address is another member's now.
+/// Members of etcd stop at it all the same; this one goes on, and asks who is there for a stream, which tells.
+#[derive(Debug, Clone)]
+pub enum Word {
+    /// A member's does.
+    Member,
+    /// That of somebody who is no member here does not once this member knows that it is one itself: anybody could stop it
+    /// for good otherwise.
+    Stranger {
+        /// The membership as it is applied here.
+        reader: Reader,
+        /// This member.
+        own: u64,
+    },
+}
+
+impl Word {
+    /// Tells whether `text`, said with 403, means that this member was removed.
+    pub fn counts(&self, text: &[u8]) -> bool {
+        let is_for_another = String::from_utf8_lossy(text).contains(WRONG_RECEIVER);
+        let may_be_trusted = match self {
+            Self::Member => true,
+            Self::Stranger { reader, own } => reader.membership().member(*own).is_none(),
+        };
+        may_be_trusted && !is_for_another
+    }
 }
 
 /// Writes an id as in URLs and headers.
@@ -202,6 +236,12 @@ mod tests {
         for id in [None, Some("c1"), Some("C0"), Some("0c0")] {
             assert_eq!(check(&[(CLUSTER_ID, id)]), Err(CLUSTER_MISMATCH), "{id:?}");
         }
+    }
+
+    #[test]
+    fn a_members_word_counts_unless_it_is_about_another() {
+        assert!(Word::Member.counts(b"cannot process message from removed member\n"));
+        assert!(!Word::Member.counts(b"cannot process message to mismatch member\n"));
     }
 
     #[test]

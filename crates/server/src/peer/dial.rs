@@ -9,12 +9,17 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use socket2::TcpKeepalive;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::config::Url;
 use crate::http::body::Answer;
 use crate::incomplete::Share;
+
+/// When the system asks whether the other side of a silent connection is still there: whoever has lost its power says nothing.
+const KEEP_ALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(5));
 
 /// A connection to a member, free for a request.
 pub type Connection = SendRequest<Answer>;
@@ -38,6 +43,7 @@ async fn connected(url: &Url) -> io::Result<Connection> {
     }
     let stream = TcpStream::connect(url.address()).await?;
     stream.set_nodelay(true)?;
+    socket2::SockRef::from(&stream).set_tcp_keepalive(&KEEP_ALIVE)?;
     shake_hands(stream).await
 }
 

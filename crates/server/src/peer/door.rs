@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CONTENT_TYPE};
@@ -34,6 +34,7 @@ use tokio::sync::Notify;
 use super::admission::{
     self, CLUSTER_ID, FROM, Refused, SERVER_VERSION, Standing, check_compatible, check_stream, hex,
 };
+use super::complaints::Complaints;
 use super::corruption;
 use super::crowd::{CONNECTIONS_MAX, Crowd, Place};
 use super::join;
@@ -77,6 +78,7 @@ pub struct Door {
     snapshots: Rc<Receiver>,
     incomplete: Arc<Budget>,
     crowd: Rc<Crowd>,
+    complaints: Complaints,
 }
 
 /// One connection, as its requests see it.
@@ -119,7 +121,8 @@ impl Door {
         let receiver = Receiver::new(snapshots, handle, Arc::clone(&incomplete), network);
         let snapshots = Rc::new(receiver);
         let crowd = Crowd::new(CONNECTIONS_MAX);
-        Self { transport, services, snapshots, incomplete, crowd }
+        let complaints = Complaints::default();
+        Self { transport, services, snapshots, incomplete, crowd, complaints }
     }
 
     /// Serves one connection to its end.
@@ -129,15 +132,17 @@ impl Door {
     {
         let cut = Rc::new(Notify::new());
         let Some(place) = self.crowd.enter(Rc::clone(&cut)) else {
-            tracing::warn!(%remote, "refused a connection to the peer port: too many are in use");
+            if self.complaints.may_tell(Instant::now()) {
+                tracing::warn!(%remote, "refused a connection to the peer port: too many are in use");
+            }
             return;
         };
         let requests = Cell::default();
         let visitor = Rc::new(Visitor { remote, cut: Rc::clone(&cut), place, requests });
         let service = {
-            let visitor = Rc::clone(&visitor);
+            let (door, visitor) = (Rc::clone(&self), Rc::clone(&visitor));
             service_fn(move |request: Request<Incoming>| {
-                let (door, visitor) = (Rc::clone(&self), Rc::clone(&visitor));
+                let (door, visitor) = (Rc::clone(&door), Rc::clone(&visitor));
                 async move { Ok::<_, Infallible>(door.answer(request, &visitor).await) }
             })
         };
@@ -149,10 +154,10 @@ impl Door {
         tokio::select! {
             served = connection => {
                 if let Err(error) = served {
-                    visitor.tell(&error);
+                    visitor.tell(&error, &self.complaints);
                 }
             }
-            () = cut.notified() => {
+            () = cut.notified() => if self.complaints.may_tell(Instant::now()) {
                 tracing::warn!(%remote, "cut a connection of the peer port that was idle or not read from for long");
             }
         }
@@ -166,7 +171,10 @@ impl Door {
         // A lease that is gone and a learner that is behind are no mistakes of who asks.
         let path = head.uri.path();
         let is_ordinary = path.starts_with(lease::PATH) || path.starts_with(PROMOTE_PATH);
-        if answer.status().is_client_error() && !is_ordinary {
+        if answer.status().is_client_error()
+            && !is_ordinary
+            && self.complaints.may_tell(Instant::now())
+        {
             let reason = match answer.body() {
                 Body::Whole(Some(text)) => String::from_utf8_lossy(text).into_owned(),
                 Body::Whole(None) | Body::Stream(_) => String::new(),
@@ -289,7 +297,7 @@ impl Door {
             return Err(Box::new(forbidden("cannot process message from removed member")));
         }
         if message.to != self.transport.own().member {
-            return Err(Box::new(forbidden("cannot process message to mismatch member")));
+            return Err(Box::new(forbidden(admission::WRONG_RECEIVER)));
         }
         Ok(())
     }
@@ -475,12 +483,14 @@ impl Door {
 
 impl Visitor {
     /// Tells why a connection ended early, if that is news.
-    fn tell(&self, error: &hyper::Error) {
+    fn tell(&self, error: &hyper::Error, complaints: &Complaints) {
         let remote = self.remote;
         // Connections that members keep for later end in this way, too.
         let was_silent = error.is_timeout() && self.requests.get() == 0;
         if error.is_parse() || was_silent {
-            tracing::warn!(%remote, %error, "refused a connection to the peer port");
+            if complaints.may_tell(Instant::now()) {
+                tracing::warn!(%remote, %error, "refused a connection to the peer port");
+            }
         } else {
             tracing::debug!(%remote, %error, "a connection of a member ended early");
         }

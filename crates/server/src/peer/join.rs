@@ -14,6 +14,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::admission::{self, CLUSTER_ID, OWN_CLUSTER_VERSION_MIN, own_version};
 use super::dial;
+use super::transport::Neighbour;
 use super::urls::Urls;
 use crate::config::{BootstrapError, Config, ETCD_VERSION, Url, equal_urls};
 
@@ -81,8 +82,17 @@ struct Versions {
     etcdcluster: String,
 }
 
+/// The cluster that is to be joined.
+#[derive(Debug)]
+pub struct Found {
+    /// Who this member is to be.
+    pub identity: Identity,
+    /// The others.
+    pub neighbours: Vec<Neighbour>,
+}
+
 /// Asks the members that are there. Blocks until one has answered, or none has.
-pub fn find(config: &Config) -> Result<Identity, JoinError> {
+pub fn find(config: &Config) -> Result<Found, JoinError> {
     let members = config.bootstrap_members()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -102,7 +112,10 @@ pub fn find(config: &Config) -> Result<Identity, JoinError> {
         if told.iter().filter(|told| told.is_learner).count() > config.cluster.learners_max {
             return Err(JoinError::TooManyLearners);
         }
-        Ok(Identity { member, cluster })
+        let others = told.into_iter().filter(|told| told.id != member);
+        let neighbours = others.map(|told| (told.id, told.peer_urls.unwrap_or_default()));
+        let identity = Identity { member, cluster };
+        Ok(Found { identity, neighbours: neighbours.collect() })
     })
 }
 

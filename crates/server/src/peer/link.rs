@@ -1,10 +1,11 @@
 //! The receiving end of a stream: this member asks a peer for it, and is sent the peer's messages for as long as both are
 //! there (`spec/peer-protocol.md` §3, §6.5).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -24,6 +25,10 @@ use crate::metrics::PeerFigures;
 /// Time between two attempts.
 const REDIAL_INTERVAL: Duration = Duration::from_millis(100);
 
+/// A stream that breaks off sooner than this does not show that its peer's process is going: two processes with one id end each
+/// other's streams again and again.
+const LIVED_MIN: Duration = Duration::from_secs(1);
+
 /// Time after a peer has sent what no member sends.
 const MALFORMED_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -34,6 +39,9 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Time in which a peer shows that it is alive.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// Kinds of reasons that are told of in one outage: a peer that thinks of a new one each time is not listened to.
+const KINDS_MAX: usize = 8;
 
 /// Bytes of a refusal.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
@@ -80,6 +88,14 @@ impl Ended {
         matches!(self, Self::Closed | Self::Connection(_))
     }
 
+    /// What it is told of by, once for each kind and outage; those of connections are one kind, whatever the system says.
+    fn kind(&self) -> String {
+        match self {
+            Self::Connection(_) | Self::Silence | Self::Closed => String::new(),
+            Self::Malformed(_) | Self::Refused { .. } | Self::NoUrl => self.to_string(),
+        }
+    }
+
     /// Tells whether nobody listens there.
     fn is_refused_connection(&self) -> bool {
         matches!(self, Self::Connection(error) if error.kind() == io::ErrorKind::ConnectionRefused)
@@ -97,11 +113,12 @@ struct Probes {
 }
 
 impl Probes {
-    /// Judges an attempt that has ended; `None` when there is nothing to find out any more.
-    fn after(before: Option<Self>, was_up: bool, ended: &Ended) -> Option<Self> {
-        if was_up {
+    /// Judges an attempt that has ended, after a stream that lived for `lived` if there was one; `None` when there is nothing
+    /// to find out any more.
+    fn after(before: Option<Self>, lived: Option<Duration>, ended: &Ended) -> Option<Self> {
+        if let Some(lived) = lived {
             let first = Self { made: 0, refused: 0, is_urgent: true };
-            return ended.is_break().then_some(first);
+            return (ended.is_break() && lived >= LIVED_MIN).then_some(first);
         }
         let Self { made, refused, .. } = before.filter(|before| before.made < PROBES_MAX)?;
         let made = made + 1;
@@ -118,26 +135,31 @@ impl Link {
     /// Asks for the stream again and again. Runs as a task of the peer thread; ends when it is dropped, or when the peer
     /// says that this member was removed.
     pub async fn run(self) {
-        // A member that cannot be reached is told of once.
-        let mut is_told = false;
+        // Why a member cannot be reached is told of once for each kind of reason.
+        let mut told = BTreeSet::new();
         let mut probes = None;
         loop {
             let url = self.urls.current();
-            let mut was_up = false;
+            let mut up_since: Option<Instant> = None;
             let ended = match &url {
-                Some(url) => self.once(url, &mut was_up).await,
+                Some(url) => self.once(url, &mut up_since).await,
                 None => Ended::NoUrl,
             };
-            self.inflow.down(self.peer, &ended);
-            is_told &= !was_up;
-            if !is_told {
+            let lived = up_since.map(|since| since.elapsed());
+            if lived.is_some() {
+                told.clear();
+            }
+            // As in etcd, a peer that ends a stream counts as connected until it cannot be reached.
+            if !matches!(ended, Ended::Closed) {
+                self.inflow.down(self.peer, &ended);
+            }
+            if told.len() < KINDS_MAX && told.insert(ended.kind()) {
                 tracing::warn!(
                     peer = format!("{:x}", self.peer),
                     stream = self.kind.path(),
                     error = %ended,
                     "lost TCP streaming connection with remote peer"
                 );
-                is_told = true;
             }
             if matches!(ended, Ended::Refused { status: StatusCode::GONE, .. }) {
                 self.inflow.send(Event::ToldRemoved { by: self.peer }).await;
@@ -146,7 +168,7 @@ impl Link {
             if let Some(url) = url {
                 self.urls.advance(&url);
             }
-            probes = Probes::after(probes, was_up, &ended);
+            probes = Probes::after(probes, lived, &ended);
             if probes.is_some_and(|probes| probes.refused == self.urls.len()) {
                 // Nobody listens at any of its URLs.
                 self.inflow.send(Event::PeerLost { peer: self.peer }).await;
@@ -163,10 +185,10 @@ impl Link {
         }
     }
 
-    async fn once(&self, url: &Url, is_up: &mut bool) -> Ended {
+    async fn once(&self, url: &Url, up_since: &mut Option<Instant>) -> Ended {
         match self.open(url).await {
             Ok(body) => {
-                *is_up = true;
+                *up_since = Some(Instant::now());
                 self.inflow.up(self.peer);
                 tracing::info!(
                     peer = format!("{:x}", self.peer),
@@ -225,6 +247,8 @@ impl Link {
 mod tests {
     use super::*;
 
+    const LONG: Option<Duration> = Some(LIVED_MIN);
+
     fn connection(kind: io::ErrorKind) -> Ended {
         Ended::Connection(kind.into())
     }
@@ -233,26 +257,28 @@ mod tests {
     fn a_process_that_dies_is_asked_again_until_nobody_listens() {
         let refused = connection(io::ErrorKind::ConnectionRefused);
         let reset = connection(io::ErrorKind::ConnectionReset);
-        let probes = Probes::after(None, true, &Ended::Closed);
-        let probes = Probes::after(probes, false, &reset);
+        let probes = Probes::after(None, LONG, &Ended::Closed);
+        let probes = Probes::after(probes, None, &reset);
         assert!(probes.is_some_and(|probes| !probes.is_urgent && probes.refused == 0));
-        let probes = Probes::after(probes, false, &refused);
+        let probes = Probes::after(probes, None, &refused);
         assert_eq!(probes.map(|probes| probes.refused), Some(1));
     }
 
     #[test]
     fn who_is_silent_refuses_or_never_was_there_is_not_taken_for_dead() {
         let refused = connection(io::ErrorKind::ConnectionRefused);
-        assert!(Probes::after(None, false, &refused).is_none());
-        assert!(Probes::after(None, true, &Ended::Silence).is_none());
-        let probes = Probes::after(None, true, &Ended::Closed);
+        assert!(Probes::after(None, None, &refused).is_none());
+        assert!(Probes::after(None, LONG, &Ended::Silence).is_none());
+        let short = Some(LIVED_MIN / 2);
+        assert!(Probes::after(None, short, &Ended::Closed).is_none(), "of two with one id");
+        let probes = Probes::after(None, LONG, &Ended::Closed);
         let status = StatusCode::PRECONDITION_FAILED;
         let answer = Ended::Refused { status, text: String::new() };
-        assert!(Probes::after(probes, false, &answer).is_none());
+        assert!(Probes::after(probes, None, &answer).is_none());
         let mut probes = probes;
         let mut made = 0;
         while probes.is_some() {
-            probes = Probes::after(probes, false, &Ended::Closed);
+            probes = Probes::after(probes, None, &Ended::Closed);
             made += 1;
         }
         assert_eq!(made, PROBES_MAX + 1);

@@ -100,7 +100,8 @@ impl Outbox {
 pub fn weight(message: &raftpb::Message) -> usize {
     let entries: usize =
         message.entries.iter().map(|entry| size_of::<raftpb::Entry>() + entry.data.len()).sum();
-    size_of::<raftpb::Message>() + entries + message.context.len()
+    let snapshot = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.data.len());
+    size_of::<raftpb::Message>() + entries + message.context.len() + snapshot
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Posts of single messages, for members to whom no stream leads (`spec/peer-protocol.md` §4).
 //!
-//! Bounds: `QUEUE_MAX` messages wait per member, `WORKERS_MAX` are on their way. What finds no room is lost.
+//! Bounds: `QUEUE_MAX` messages wait per member, `WORKERS_MAX` are on their way. What finds no room is lost; what is on its way
+//! to a member that is forgotten is given up, for another one may answer at its address by then.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -14,7 +15,9 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use prost::Message as _;
 use proto::raftpb;
+use tokio::task::AbortHandle;
 
+use super::admission::Word;
 use super::dial::{self, Connection};
 use super::inflow::Inflow;
 use super::urls::Urls;
@@ -43,10 +46,18 @@ pub struct Settings {
     pub heartbeat_interval: Duration,
 }
 
-/// Posts to one member. Clones share it.
-#[derive(Debug, Clone)]
+/// Posts to one member, for as long as this lives.
+#[derive(Debug)]
 pub struct Pipeline {
     shared: Rc<Shared>,
+    /// Tasks that post; those that have ended are passed over.
+    tasks: RefCell<Vec<AbortHandle>>,
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.tasks.get_mut().iter().for_each(AbortHandle::abort);
+    }
 }
 
 #[derive(Debug)]
@@ -56,15 +67,16 @@ struct Shared {
     settings: Rc<Settings>,
     inflow: Inflow,
     figures: Arc<PeerFigures>,
+    word: Word,
     queue: RefCell<VecDeque<raftpb::Message>>,
     workers: Cell<usize>,
     idle: RefCell<Vec<Connection>>,
 }
 
 impl Pipeline {
-    /// Makes a pipeline to `peer`.
+    /// Makes a pipeline to `peer`, whose word that this member was removed counts as `word` says.
     pub fn new(
-        peer: u64,
+        (peer, word): (u64, Word),
         urls: Rc<Urls>,
         settings: Rc<Settings>,
         inflow: Inflow,
@@ -76,11 +88,12 @@ impl Pipeline {
             settings,
             inflow,
             figures,
+            word,
             queue: RefCell::default(),
             workers: Cell::default(),
             idle: RefCell::default(),
         };
-        Self { shared: Rc::new(shared) }
+        Self { shared: Rc::new(shared), tasks: RefCell::default() }
     }
 
     /// Sends a message; false when it is lost.
@@ -93,7 +106,10 @@ impl Pipeline {
         queue.push_back(message);
         if shared.workers.get() < WORKERS_MAX {
             shared.workers.set(shared.workers.get() + 1);
-            tokio::task::spawn_local(Rc::clone(shared).work());
+            let task = tokio::task::spawn_local(Rc::clone(shared).work());
+            let mut tasks = self.tasks.borrow_mut();
+            tasks.retain(|task| !task.is_finished());
+            tasks.push(task.abort_handle());
         }
         true
     }
@@ -130,7 +146,7 @@ impl Shared {
                 self.inflow.up(self.peer);
                 Ok(())
             }
-            StatusCode::FORBIDDEN => {
+            StatusCode::FORBIDDEN if self.word.counts(&text) => {
                 let text = String::from_utf8_lossy(&text);
                 tracing::error!(peer = format!("{:x}", self.peer), answer = %text.trim_end(), "told to stop");
                 self.inflow.send(node::Event::ToldRemoved { by: self.peer }).await;

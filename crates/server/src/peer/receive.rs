@@ -2,8 +2,10 @@
 //! and given to the node, which puts it in place if raft agrees.
 //!
 //! One at a time; bounded in memory by a piece of the body. What is cut short, is no database or is not the one that its
-//! message says, changes nothing.
+//! message says, changes nothing. One that is still coming in gives way to a newer leader's, or to another one of the same
+//! sender: whatever comes of it would not count.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use node::Prepared;
 use proto::raftpb::{self, MessageType};
 use storage::backend;
 use storage::{Disk, File, OpenMode, snap};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use super::unpack;
 use crate::handle::Handle;
@@ -35,6 +37,9 @@ const PIECE_BYTES: usize = 1 << 20;
 /// Time in which the sender has to send its message, and then each [`PIECE_BYTES`]: it may be busy making the file. One that is
 /// slower than that would keep others from sending theirs.
 const PIECE_PATIENCE: Duration = Duration::from_mins(1);
+
+/// Time in which the one that is being received has to give way: what it is writing ends first.
+const OVERTAKING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a restart removes.
 const TEMPORARY: &str = "tmp.snap.db";
@@ -83,6 +88,23 @@ pub struct Receiver {
     incomplete: Arc<Budget>,
     /// Held by the one that is being received.
     turn: Mutex<()>,
+    /// Who that is.
+    present: RefCell<Option<Present>>,
+}
+
+/// The snapshot that is being received.
+#[derive(Debug)]
+struct Present {
+    from: u64,
+    term: u64,
+    /// Told when another one is to take its place.
+    overtaken: Rc<Notify>,
+}
+
+impl Present {
+    fn gives_way_to(&self, message: &raftpb::Message) -> bool {
+        message.term > self.term || message.from == self.from
+    }
 }
 
 impl Receiver {
@@ -93,7 +115,14 @@ impl Receiver {
         incomplete: Arc<Budget>,
         network: Arc<NetworkFigures>,
     ) -> Self {
-        Self { settings, handle, network, incomplete, turn: Mutex::new(()) }
+        Self {
+            settings,
+            handle,
+            network,
+            incomplete,
+            turn: Mutex::new(()),
+            present: RefCell::default(),
+        }
     }
 
     /// Receives a snapshot whose message `check` admits, and waits until it is in place, or does not count.
@@ -127,14 +156,16 @@ impl Receiver {
         body: Pieces,
         figures: &PeerFigures,
     ) -> Result<(), Refused> {
-        let Ok(_turn) = self.turn.try_lock() else {
-            return Err(Refused::failed("another snapshot is being received"));
-        };
+        let _turn = self.turn_for(&message).await?;
+        let overtaken = Rc::new(Notify::new());
+        let present =
+            Present { from: message.from, term: message.term, overtaken: Rc::clone(&overtaken) };
+        self.present.replace(Some(present));
         let started = Instant::now();
         let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.metadata.index);
         let from = format!("{:x}", message.from);
         tracing::info!(from, index, "receiving database snapshot");
-        let bytes = self.store(index, body, figures).await?;
+        let bytes = self.store(index, (body, &overtaken), figures).await?;
         let received = started.elapsed();
         self.network.database_save.observe(received);
         let settings = self.settings.clone();
@@ -156,6 +187,20 @@ impl Receiver {
         Ok(())
     }
 
+    /// Waits for the turn, if the one whose turn it is gives way.
+    async fn turn_for(&self, message: &raftpb::Message) -> Result<MutexGuard<'_, ()>, Refused> {
+        let busy = || Refused::failed("another snapshot is being received");
+        if let Ok(turn) = self.turn.try_lock() {
+            return Ok(turn);
+        }
+        match &*self.present.borrow() {
+            Some(present) if present.gives_way_to(message) => present.overtaken.notify_one(),
+            _ => return Err(busy()),
+        }
+        let turn = tokio::time::timeout(OVERTAKING_PATIENCE, self.turn.lock()).await;
+        turn.map_err(|_elapsed| busy())
+    }
+
     async fn long<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, machine::Fault> + Send + 'static,
@@ -168,10 +213,15 @@ impl Receiver {
     }
 
     /// Writes the database to its file, durably; returns its length. A file that is not whole goes, and gives its space back.
-    async fn store(&self, index: u64, body: Pieces, figures: &PeerFigures) -> Result<u64, Refused> {
+    async fn store(
+        &self,
+        index: u64,
+        coming: (Pieces, &Notify),
+        figures: &PeerFigures,
+    ) -> Result<u64, Refused> {
         let Settings { disk, snap_dir, .. } = self.settings.clone();
         let temporary = snap_dir.join(TEMPORARY);
-        let stored = self.store_as((index, &temporary), body, figures).await;
+        let stored = self.store_as((index, &temporary), coming, figures).await;
         if stored.is_err() {
             let removed = self.long(move || {
                 disk.remove_file(&temporary).map_err(|error| fault("remove", &temporary, error))
@@ -184,7 +234,7 @@ impl Receiver {
     async fn store_as(
         &self,
         (index, temporary): (u64, &Path),
-        mut body: Pieces,
+        (mut body, overtaken): (Pieces, &Notify),
         figures: &PeerFigures,
     ) -> Result<u64, Refused> {
         let Settings { disk, snap_dir, .. } = self.settings.clone();
@@ -193,7 +243,15 @@ impl Receiver {
         let path = temporary.clone();
         let mut file = self.long(move || create(&*created, &path)).await?;
         let mut written = 0;
-        while let Some(piece) = in_time(body.piece(PIECE_BYTES)).await? {
+        loop {
+            let piece = tokio::select! {
+                biased;
+                () = overtaken.notified() => {
+                    return Err(Refused::failed("a newer snapshot has come"));
+                }
+                piece = in_time(body.piece(PIECE_BYTES)) => piece?,
+            };
+            let Some(piece) = piece else { break };
             let (at, path) = (written, temporary.clone());
             written += piece.len() as u64;
             figures.received(piece.len());

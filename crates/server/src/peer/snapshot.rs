@@ -19,6 +19,7 @@ use prost::Message as _;
 use proto::raftpb;
 use tokio::sync::mpsc;
 
+use super::admission::Word;
 use super::dial;
 use super::inflow::Inflow;
 use super::pipeline::Settings;
@@ -42,6 +43,9 @@ const PIECE_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Time for the answer once everything is sent: the receiver writes it to its disk before.
 const ANSWER_PATIENCE: Duration = Duration::from_mins(10);
+
+/// Time after which one that failed is reported, and so tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -85,6 +89,8 @@ impl Sending {
                 self.figures.sent_failed();
                 self.inflow.down(to, error);
                 self.inflow.unreachable(to);
+                // Raft tries again at the next sign of life; making another file costs more than that.
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
         self.inflow.send(Event::SnapshotSent { peer: to, is_done: sent.is_ok() }).await;
@@ -121,7 +127,7 @@ impl Sending {
             dial::collect(answer.into_body(), ANSWER_BYTES_MAX, Duration::from_secs(5)).await?;
         match status {
             StatusCode::NO_CONTENT => Ok(index),
-            StatusCode::FORBIDDEN => {
+            StatusCode::FORBIDDEN if Word::Member.counts(&text) => {
                 self.inflow.send(Event::ToldRemoved { by: peer }).await;
                 Err(io::Error::other("it says that this member was removed"))
             }
@@ -191,7 +197,7 @@ async fn feed(
             Ok(made) => made,
             Err(error) => {
                 // Nobody may take what was sent for the whole; who is gone does not.
-                drop(pieces.send(Err(Broken)).await);
+                drop(tokio::time::timeout(PIECE_PATIENCE, pieces.send(Err(Broken))).await);
                 return Err(error);
             }
         };

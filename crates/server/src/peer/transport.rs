@@ -15,7 +15,7 @@ use proto::raftpb::{self, MessageType};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::admission::{Introduced, Own, Standing};
+use super::admission::{Introduced, Own, Standing, Word};
 use super::codec::Kind;
 use super::inflow::Inflow;
 use super::link::Link;
@@ -40,8 +40,13 @@ pub struct Transport {
     long_work: Workers,
     inflow: Inflow,
     settings: Rc<Settings>,
+    /// The members that were there when this one came to join them, and their peer URLs.
+    neighbours: Vec<Neighbour>,
     state: RefCell<State>,
 }
+
+/// A member of the cluster that this one joins: its id and its peer URLs.
+pub type Neighbour = (u64, Vec<String>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -67,25 +72,29 @@ struct Peer {
     pipeline: Pipeline,
     /// Tasks that read its streams, and the one that probes it.
     links: Vec<AbortHandle>,
+    /// The task that sends it a snapshot; raft has one on its way to each follower at most.
+    sending: Option<AbortHandle>,
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        self.links.iter().for_each(AbortHandle::abort);
+        self.links.iter().chain(&self.sending).for_each(AbortHandle::abort);
     }
 }
 
 impl Transport {
-    /// Makes the transport of a member; [`Transport::follow`] connects it.
+    /// Makes the transport of a member; [`Transport::follow`] connects it. `neighbours` are taken for members until this
+    /// member has learned that it is one itself: before, the log or a snapshot has to come from them.
     pub fn new(
         own: Own,
         reader: Reader,
         long_work: Workers,
         inflow: Inflow,
         settings: Settings,
+        neighbours: Vec<Neighbour>,
     ) -> Self {
         let (settings, state) = (Rc::new(settings), RefCell::default());
-        Self { own, reader, long_work, inflow, settings, state }
+        Self { own, reader, long_work, inflow, settings, neighbours, state }
     }
 
     /// Who this member is.
@@ -127,40 +136,53 @@ impl Transport {
 
     /// Connects to members that have come, forgets those that have gone.
     pub fn follow(&self) {
-        self.connect_to_new();
-        self.forget_gone();
+        let membership = self.reader.membership();
+        self.connect_to_new(&membership);
+        self.forget_gone(membership);
     }
 
-    fn connect_to_new(&self) {
-        let membership = self.reader.membership();
+    /// The members that were there before, as long as this one does not know that it belongs to them.
+    fn neighbours_of(&self, membership: &Membership) -> &[Neighbour] {
+        let is_joining = membership.member(self.own.member).is_none();
+        if is_joining { &self.neighbours } else { &[] }
+    }
+
+    fn connect_to_new(&self, membership: &Arc<Membership>) {
         let mut state = self.state.borrow_mut();
-        if state.has_seen(&membership) {
+        if state.has_seen(membership) {
             return;
         }
-        for member in membership.members().filter(|member| member.id != self.own.member) {
-            let urls = Urls::parse(&member.peer_urls);
-            if let Some(peer) = state.peers.get(&member.id) {
+        let neighbours = self
+            .neighbours_of(membership)
+            .iter()
+            .filter(|(id, _)| membership.member(*id).is_none() && !membership.is_removed(*id));
+        let members = membership.members().map(|member| (member.id, &member.peer_urls));
+        let all = members.chain(neighbours.map(|(id, urls)| (*id, urls)));
+        for (id, texts) in all.filter(|(id, _)| *id != self.own.member) {
+            let urls = Urls::parse(texts);
+            if let Some(peer) = state.peers.get(&id) {
                 peer.urls.replace(urls);
                 continue;
             }
-            tracing::info!(
-                peer = format!("{:x}", member.id),
-                urls = member.peer_urls.join(","),
-                "added remote peer"
-            );
-            let peer = self.connect(member.id, urls);
-            state.peers.insert(member.id, peer);
+            let urls_told = texts.join(",");
+            tracing::info!(peer = format!("{id:x}"), urls = urls_told, "added remote peer");
+            let peer = self.connect(id, urls);
+            state.peers.insert(id, peer);
         }
     }
 
-    fn forget_gone(&self) {
-        let membership = self.reader.membership();
+    fn forget_gone(&self, membership: Arc<Membership>) {
         let mut state = self.state.borrow_mut();
         if state.has_seen(&membership) {
             return;
         }
+        let neighbours = self.neighbours_of(&membership);
+        let is_gone = |id: u64| {
+            membership.member(id).is_none()
+                && (membership.is_removed(id) || neighbours.iter().all(|(known, _)| *known != id))
+        };
         let State { peers, heartbeats, ending, .. } = &mut *state;
-        for (id, mut peer) in peers.extract_if(.., |id, _| membership.member(*id).is_none()) {
+        for (id, mut peer) in peers.extract_if(.., |id, _| is_gone(*id)) {
             for stream in std::mem::take(&mut peer.streams).into_values() {
                 stream.end(Instant::now());
                 ending.push(stream);
@@ -168,13 +190,7 @@ impl Transport {
             heartbeats.remove(&id);
             self.inflow.down(id, &"it is no member any more");
         }
-        // Without this, members that have come since the last look would never be connected to.
-        if membership
-            .members()
-            .all(|member| member.id == self.own.member || state.peers.contains_key(&member.id))
-        {
-            state.seen = Some(membership);
-        }
+        state.seen = Some(membership);
     }
 
     fn connect(&self, id: u64, urls: Vec<crate::config::Url>) -> Peer {
@@ -196,13 +212,18 @@ impl Transport {
         let probe =
             probe::run(id, Rc::clone(&urls), Rc::clone(&self.settings), Arc::clone(&figures));
         links.push(tokio::task::spawn_local(probe).abort_handle());
-        let pipeline = self.pipeline(id, &urls, Arc::clone(&figures));
-        Peer { urls, figures, streams: BTreeMap::new(), pipeline, links }
+        let pipeline = self.pipeline((id, Word::Member), &urls, Arc::clone(&figures));
+        Peer { urls, figures, streams: BTreeMap::new(), pipeline, links, sending: None }
     }
 
-    fn pipeline(&self, id: u64, urls: &Rc<Urls>, figures: Arc<PeerFigures>) -> Pipeline {
+    fn pipeline(
+        &self,
+        receiver: (u64, Word),
+        urls: &Rc<Urls>,
+        figures: Arc<PeerFigures>,
+    ) -> Pipeline {
         let (urls, settings) = (Rc::clone(urls), Rc::clone(&self.settings));
-        Pipeline::new(id, urls, settings, self.inflow.clone(), figures)
+        Pipeline::new(receiver, urls, settings, self.inflow.clone(), figures)
     }
 
     /// Remembers where a sender that is no member here can be answered: it may have been added by an entry that has not
@@ -225,7 +246,8 @@ impl Transport {
         }
         tracing::info!(remote = format!("{id:x}"), "added remote peer that is no member here yet");
         // Nobody scrapes what is counted of it: see `NetworkFigures`.
-        let remote = self.pipeline(id, &Rc::new(Urls::new(urls)), Arc::default());
+        let word = Word::Stranger { reader: self.reader.clone(), own: self.own.member };
+        let remote = self.pipeline((id, word), &Rc::new(Urls::new(urls)), Arc::default());
         state.order.push(id);
         state.remotes.insert(id, remote);
     }
@@ -244,7 +266,8 @@ impl Transport {
 
     /// Sends what the node has put into the outbox.
     pub fn send(&self, post: Post) {
-        self.connect_to_new();
+        let membership = self.reader.membership();
+        self.connect_to_new(&membership);
         let mut lost = post.lost;
         post.lost_snapshots.into_iter().for_each(|peer| self.give_up_snapshot(peer));
         let mut state = self.state.borrow_mut();
@@ -256,7 +279,7 @@ impl Transport {
         for message in post.messages {
             let to = message.to;
             if message.r#type() == MessageType::MsgSnap {
-                self.send_snapshot(&state, message);
+                self.send_snapshot(&mut state, message);
                 continue;
             }
             let is_sent = match state.peers.get(&to) {
@@ -270,12 +293,12 @@ impl Transport {
         drop(state);
         self.report(lost);
         // Only now: the last message to a member that was removed tells it so.
-        self.forget_gone();
+        self.forget_gone(membership);
     }
 
     /// Sends a snapshot; raft has one on its way to each follower at most.
-    fn send_snapshot(&self, state: &State, message: raftpb::Message) {
-        let Some(peer) = state.peers.get(&message.to) else {
+    fn send_snapshot(&self, state: &mut State, message: raftpb::Message) {
+        let Some(peer) = state.peers.get_mut(&message.to) else {
             self.give_up_snapshot(message.to);
             return;
         };
@@ -287,7 +310,11 @@ impl Transport {
             long_work: self.long_work.clone(),
             figures: Arc::clone(&peer.figures),
         };
-        tokio::task::spawn_local(sending.run(message));
+        let sending = tokio::task::spawn_local(sending.run(message)).abort_handle();
+        // One that is under way is of an earlier term: raft has forgotten it.
+        if let Some(former) = peer.sending.replace(sending) {
+            former.abort();
+        }
     }
 
     /// Tells raft, which waits for the end of each snapshot, that one does not leave.
