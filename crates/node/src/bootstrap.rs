@@ -21,6 +21,7 @@ use storage::wal::{self, Wal};
 use storage::{Disk, Fault, OrFault as _, snap};
 
 use crate::backend_pace::BackendPace;
+use crate::backlog::Backlog;
 use crate::compactor::Compactor;
 use crate::config::{Bootstrap, Config};
 use crate::consensus::{self, Consensus, Durable, Position};
@@ -122,7 +123,8 @@ impl Node {
         options.lease.clock_step = config.raft.lease_step();
         let machine = Machine::recover(backend, options)?;
         let log = if has_log {
-            recover(disk, data_dir.wal(), &database, &config, &machine, &mark.unwrap_or_default())?
+            let mark = usable_mark(&**disk, data_dir.wal(), mark, machine.applied().index)?;
+            recover(disk, data_dir.wal(), &database, &config, &machine, &mark)?
         } else if machine.applied().index == 0 {
             form(disk, data_dir.wal(), &config)?
         } else {
@@ -193,7 +195,7 @@ fn assemble(
         transfers: Transfers::default(),
         sending: Sending::default(),
         install: Install::default(),
-        to_apply: std::collections::VecDeque::new(),
+        to_apply: Backlog::default(),
         wal_job: 0,
         now,
         stalled: std::time::Duration::ZERO,
@@ -226,6 +228,22 @@ fn defragment(backend: &Backend, threshold: u64) -> Result<(), Fault> {
         }
         Err(DefragmentFault::Unknown(fault)) => Err(fault),
     }
+}
+
+/// Returns the mark to begin with: `newest`, unless it is of a leader's snapshot that a crash has kept from being installed. The
+/// member has gone on with the entries of the log then, and may not have applied as much durably.
+fn usable_mark(
+    disk: &dyn Disk,
+    dir: &Path,
+    newest: Option<walpb::Snapshot>,
+    applied: u64,
+) -> Result<walpb::Snapshot, Fault> {
+    let newest = newest.unwrap_or_default();
+    if newest.index <= applied {
+        return Ok(newest);
+    }
+    let marks = wal::snapshot_marks(disk, dir)?;
+    Ok(marks.into_iter().rfind(|mark| mark.index <= applied).unwrap_or(newest))
 }
 
 /// Reads the log of a member that was there before.
@@ -499,8 +517,45 @@ fn change_entry(
 
 #[cfg(test)]
 mod tests {
+    use storage::mem::MemDisk;
+
     use super::*;
     use crate::InitialMember;
+
+    #[test]
+    fn a_mark_that_was_never_installed_is_passed_over_until_its_entries_are_applied() {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let dir = Path::new("wal");
+        let identity = Metadata { node_id: 1, cluster_id: 2 };
+        let options = wal::Options { segment_bytes: 1 << 16, ..wal::Options::default() };
+        let mut log =
+            Wal::create_with(Arc::clone(&disk), dir, identity, options).expect("a new log");
+        let entries = |range: std::ops::Range<u64>| -> Vec<raftpb::Entry> {
+            let entry = |index| raftpb::Entry { index, term: 1, ..Default::default() };
+            range.map(entry).collect()
+        };
+        let state = |commit| raftpb::HardState { term: 1, vote: 1, commit };
+        log.append(&entries(1..6), Some(&state(5))).expect("room");
+        let conf_state = Some(raftpb::ConfState { voters: vec![1], ..Default::default() });
+        log.append_snapshot_mark(&walpb::Snapshot { index: 8, term: 1, conf_state }).expect("room");
+        // A crash kept it from being installed; the entries came one by one then.
+        log.append(&entries(6..10), Some(&state(9))).expect("room");
+        log.sync().expect("a disk");
+        drop(log);
+        let newest = wal::newest_snapshot_mark(&*disk, dir).expect("a log");
+        assert_eq!(newest.as_ref().map(|mark| mark.index), Some(8));
+        for (applied, begins, count) in [(7, 0, 9), (8, 8, 1)] {
+            let mark = usable_mark(&*disk, dir, newest.clone(), applied).expect("a log");
+            assert_eq!(mark.index, begins, "{applied} applied");
+            let recovered = Wal::recover_with(
+                Arc::clone(&disk),
+                dir,
+                wal::Start::from(&mark),
+                wal::Options { segment_bytes: 1 << 16, ..wal::Options::default() },
+            );
+            assert_eq!(recovered.expect("a log").1.entries.len(), count, "{applied} applied");
+        }
+    }
 
     fn bootstrap(members: &[(&str, &str)]) -> Bootstrap {
         let members = members

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use machine::{BackendJob, EventBatch, Outcome};
 use proto::{raftpb, walpb};
+use storage::Fault;
+use storage::wal::Wal;
 
 use crate::Token;
 
@@ -36,16 +38,35 @@ pub struct Effects {
 pub struct WalJob {
     /// Counts up by one from 1; reported back by [`crate::Event::WalDone`].
     pub job: u64,
-    /// Appended first: new entries, which replace any with the same or a higher index.
+    /// New entries, which replace any with the same or a higher index.
     pub entries: Vec<raftpb::Entry>,
-    /// Appended after the entries.
+    /// The hard state after them.
     pub hard_state: Option<raftpb::HardState>,
-    /// A raft snapshot's `.snap` file to write before, and the WAL record to append last.
+    /// A raft snapshot's `.snap` file to write before all else, and its WAL record.
     pub snapshot: Option<(raftpb::Snapshot, walpb::Snapshot)>,
     /// Whether a sync must precede [`crate::Event::WalDone`].
     pub must_sync: bool,
     /// Segments that only hold entries at or below this index may go.
     pub release_to: Option<u64>,
+}
+
+impl WalJob {
+    /// Appends the job to the log; the `.snap` file is written already, and a sync has to follow.
+    ///
+    /// A crash may leave any part of it that comes first, and each such part has to be a log. So the mark of a leader's
+    /// snapshot comes before the hard state by which it counts, and before entries, which would not follow on anything without
+    /// it; and the hard state that stands between the two speaks of no entry that is still to come.
+    pub fn append_to(&self, wal: &mut Wal) -> Result<(), Fault> {
+        if let Some((_, mark)) = &self.snapshot {
+            wal.append_snapshot_mark(mark)?;
+            if let Some(state) = self.hard_state.filter(|_| !self.entries.is_empty()) {
+                let commit = state.commit.min(mark.index);
+                wal.append(&[], Some(&raftpb::HardState { commit, ..state }))?;
+            }
+        }
+        wal.append(&self.entries, self.hard_state.as_ref())?;
+        self.release_to.map_or(Ok(()), |index| wal.release_to(index))
+    }
 }
 
 /// Committed entries to be read back, with [`storage::wal::read_entries`].
@@ -195,4 +216,82 @@ pub enum Stop {
     Removed,
     /// Its own disk or data failed: nothing more is acknowledged.
     Fault(machine::Fault),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use storage::mem::MemDisk;
+    use storage::{Disk, wal};
+
+    use super::*;
+
+    const DIR: &str = "wal";
+    const SEGMENT: &str = "wal/0000000000000000-0000000000000000.wal";
+    const OPTIONS: wal::Options = wal::Options { segment_bytes: 1 << 16, segments_max: 5 };
+
+    fn entries(range: Range<u64>, term: u64) -> Vec<raftpb::Entry> {
+        let entry = |index| raftpb::Entry { index, term, ..Default::default() };
+        range.map(entry).collect()
+    }
+
+    /// Where each record ends between two offsets of a segment.
+    fn ends(bytes: &[u8], from: u64, to: u64) -> Vec<u64> {
+        let mut ends = vec![from];
+        while let Some(at) = ends.last().copied().filter(|at| *at < to) {
+            let head = usize::try_from(at).expect("a short segment");
+            let length = bytes[head..head + 8].try_into().expect("eight bytes");
+            let length = u64::from_le_bytes(length);
+            let padding = if length >> 63 == 1 { length >> 56 & 7 } else { 0 };
+            ends.push(at + 8 + (length & ((1 << 56) - 1)) + padding);
+        }
+        assert_eq!(ends.last(), Some(&to));
+        ends
+    }
+
+    #[test]
+    fn each_beginning_of_an_install_is_a_log() {
+        // Ahead of the log, and in the place of an entry of another term.
+        for index in [8, 5] {
+            let disk = MemDisk::new();
+            let identity = proto::etcdserverpb::Metadata { node_id: 1, cluster_id: 2 };
+            let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+            let mut log = Wal::create_with(shared, Path::new(DIR), identity, OPTIONS).expect("new");
+            let state = raftpb::HardState { term: 1, vote: 1, commit: 3 };
+            log.append(&entries(1..6, 1), Some(&state)).expect("room");
+            log.sync().expect("a disk");
+            let from = log.stats().segment_used_bytes;
+            let conf_state = Some(raftpb::ConfState { voters: vec![1], ..Default::default() });
+            let mark = walpb::Snapshot { index, term: 2, conf_state };
+            let job = WalJob {
+                entries: entries(index + 1..index + 3, 2),
+                hard_state: Some(raftpb::HardState { term: 2, vote: 0, commit: index + 1 }),
+                snapshot: Some((raftpb::Snapshot::default(), mark.clone())),
+                ..WalJob::default()
+            };
+            job.append_to(&mut log).expect("room");
+            log.sync().expect("a disk");
+            let whole = disk.contents(Path::new(SEGMENT)).expect("it was written");
+            let ends = ends(&whole, from, log.stats().segment_used_bytes);
+            assert_eq!(ends.len(), 6, "a mark, a state, two entries, a state");
+            for (written, end) in ends.into_iter().enumerate() {
+                let mut bytes = whole.clone();
+                bytes[usize::try_from(end).expect("short")..].fill(0);
+                let disk = MemDisk::new();
+                disk.insert(Path::new(SEGMENT), bytes);
+                let newest = wal::newest_snapshot_mark(&disk, Path::new(DIR)).expect("marks");
+                let start = newest.unwrap_or_default();
+                let counts = written >= 2;
+                assert_eq!(start.index, if counts { index } else { 0 }, "{written} records");
+                let disk = Arc::new(disk);
+                let recovered =
+                    Wal::recover_with(disk, Path::new(DIR), wal::Start::from(&start), OPTIONS);
+                let (_, recovered) = recovered.unwrap_or_else(|fault| panic!("{written}: {fault}"));
+                let last = recovered.entries.last().map_or(start.index, |entry| entry.index);
+                let expected = [5, 5, index, index + 1, index + 2, index + 2][written];
+                assert_eq!(last, expected, "{written} records of an install at {index}");
+            }
+        }
+    }
 }

@@ -12,6 +12,7 @@ pub mod fault_hooks;
 
 mod apply;
 mod backend_pace;
+mod backlog;
 mod bootstrap;
 mod compactor;
 mod consensus;

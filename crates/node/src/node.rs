@@ -16,9 +16,10 @@ use proto::etcdserverpb::AlarmType;
 use proto::raftpb;
 
 use crate::backend_pace::BackendPace;
+use crate::backlog::Backlog;
 use crate::compactor::Compactor;
 use crate::config::{RaftConfig, SnapshotConfig};
-use crate::consensus::{self, Committed, Consensus, FETCH_BYTES, Position, Role};
+use crate::consensus::{self, Consensus, FETCH_BYTES, Position, Role};
 use crate::doubts::Doubts;
 #[cfg(feature = "planted-faults")]
 use crate::fault_hooks::{Planted, is_planted};
@@ -67,8 +68,7 @@ pub struct Node {
     pub(crate) transfers: Transfers,
     pub(crate) sending: Sending,
     pub(crate) install: Install,
-    /// Committed, not applied yet: more than nothing only while the write-behind tail is full.
-    pub(crate) to_apply: VecDeque<Committed>,
+    pub(crate) to_apply: Backlog,
     /// The last WAL job given out.
     pub(crate) wal_job: u64,
     pub(crate) now: Now,
@@ -386,6 +386,9 @@ impl Node {
     fn step(&mut self, messages: Vec<raftpb::Message>) {
         for message in messages {
             let from = message.from;
+            if self.is_behind_with(&message) {
+                continue;
+            }
             // It times out at its proposer, as one that finds no leader.
             if message.r#type() == raftpb::MessageType::MsgProp && self.proposals.log_is_full() {
                 continue;
@@ -404,6 +407,14 @@ impl Node {
                 Err(reason) => tracing::warn!(from, %reason, "dropped a message of a peer"),
             }
         }
+    }
+
+    /// Tells whether this member has so much to apply that it can take no more of the log. What is dropped comes again: for
+    /// raft it was lost on its way.
+    fn is_behind_with(&self, message: &raftpb::Message) -> bool {
+        message.r#type() == raftpb::MessageType::MsgApp
+            && !message.entries.is_empty()
+            && self.to_apply.bytes() > self.proposals.bytes_max()
     }
 
     /// Judges what a peer wants to have in the log: an entry that cannot be applied would stop every member.

@@ -21,7 +21,7 @@ pub(crate) const APPLY_LAG_MAX: u64 = 5000;
 pub struct Limits {
     /// Proposals without an outcome.
     pub count_max: usize,
-    /// Their bytes; and as many of the log that are not durable or not committed.
+    /// Their bytes; as many of the log that are not durable or not committed; and as many that are committed and not applied.
     pub bytes_max: usize,
 }
 
@@ -158,6 +158,11 @@ impl Proposals {
         self.order.push_back((now, id));
         self.queue.push_back((id, content));
         Ok(())
+    }
+
+    /// Returns the bound on bytes of each kind.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.limits.bytes_max
     }
 
     /// Tells whether the log takes so much memory that nothing may be added to it.

@@ -73,9 +73,10 @@ impl Node {
     /// Lets a tick pass.
     pub(crate) fn tick(&mut self, now: Now, effects: &mut Effects) {
         let passed = now.0.saturating_sub(self.now.0);
-        self.doubt_office(passed);
         self.stalled += passed.saturating_sub(self.own.raft.lease_step());
         self.now = self.now.max(now);
+        // From now on: what was asked before does not end the doubt.
+        self.doubt_office(passed);
         let (now, lease_now) = (self.now, self.lease_now());
         self.machine.lessor_mut().tick(lease_now);
         self.consensus.tick();
@@ -268,11 +269,12 @@ impl Node {
         let files = captured.into_files();
         // A mark counts only below the commit index in the WAL.
         let hard_state = self.consensus.take_lazy_commit().or_else(|| self.consensus.hard_state());
+        let release_to = self.sending.held_at_mark(self.now).map_or(index, |held| held.min(index));
         self.push_wal_job(effects, |job| {
             job.hard_state = hard_state;
             job.snapshot = Some(files);
             job.must_sync = true;
-            job.release_to = Some(index);
+            job.release_to = Some(release_to);
         });
         self.snapshots.save(self.wal_job, index);
     }

@@ -206,14 +206,7 @@ impl WalThread {
         if let Some((snapshot, _)) = &job.snapshot {
             self.save(snapshot)?;
         }
-        self.wal.append(&job.entries, job.hard_state.as_ref())?;
-        if let Some((_, mark)) = &job.snapshot {
-            self.wal.append_snapshot_mark(mark)?;
-        }
-        if let Some(index) = job.release_to {
-            self.wal.release_to(index)?;
-        }
-        Ok(())
+        job.append_to(&mut self.wal)
     }
 
     fn save(&self, snapshot: &raftpb::Snapshot) -> Result<(), Fault> {

@@ -315,14 +315,7 @@ fn append(
     if let Some((snapshot, _)) = &job.snapshot {
         snap::save(disk, snap_dir, snapshot)?;
     }
-    wal.append(&job.entries, job.hard_state.as_ref())?;
-    if let Some((_, mark)) = &job.snapshot {
-        wal.append_snapshot_mark(mark)?;
-    }
-    if let Some(index) = job.release_to {
-        wal.release_to(index)?;
-    }
-    Ok(())
+    job.append_to(wal)
 }
 
 impl BackendThread {
