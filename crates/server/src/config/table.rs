@@ -620,7 +620,12 @@ const MEMORY: &[Flag] = &[
     ),
     top("serving-threads", Uint, "0", "Threads that serve clients; 0 for one per core."),
     top("proposals-in-flight-max", Uint, "65536", "Proposals that may be in flight."),
-    top("proposals-in-flight-bytes-max", Uint, "67108864", "Bytes of proposals in flight."),
+    top(
+        "proposals-in-flight-bytes-max",
+        Uint,
+        "67108864",
+        "Bytes of proposals in flight; as many of the log may wait for the disk, a majority, or to be applied.",
+    ),
 ];
 
 const UNSAFE: &[Flag] = &[
