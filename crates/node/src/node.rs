@@ -302,7 +302,7 @@ impl Node {
         content: impl Fn(bytes::Bytes) -> Content,
         effects: &mut Effects,
     ) {
-        let is_lagging = self.apply_lag() > APPLY_LAG_MAX;
+        let is_lagging = self.apply_lag() > APPLY_LAG_MAX || self.is_far_behind();
         for Proposal { token, id, data } in proposals {
             let admitted = if is_lagging {
                 Err(Failure::TooManyRequests)
@@ -386,11 +386,7 @@ impl Node {
     fn step(&mut self, messages: Vec<raftpb::Message>) {
         for message in messages {
             let from = message.from;
-            if self.is_behind_with(&message) {
-                continue;
-            }
-            // It times out at its proposer, as one that finds no leader.
-            if message.r#type() == raftpb::MessageType::MsgProp && self.proposals.log_is_full() {
+            if self.has_no_room_for(&message) {
                 continue;
             }
             if let Err(reason) = self.check_proposed(&message) {
@@ -409,12 +405,19 @@ impl Node {
         }
     }
 
-    /// Tells whether this member has so much to apply that it can take no more of the log. What is dropped comes again: for
-    /// raft it was lost on its way.
-    fn is_behind_with(&self, message: &raftpb::Message) -> bool {
-        message.r#type() == raftpb::MessageType::MsgApp
-            && !message.entries.is_empty()
-            && self.to_apply.bytes() > self.proposals.bytes_max()
+    /// Tells whether so much is committed and not applied that no more of the log can be taken.
+    fn is_far_behind(&self) -> bool {
+        self.to_apply.bytes() > self.proposals.bytes_max()
+    }
+
+    /// Tells whether there is no room for what a message brings. It is dropped then. Entries of a leader come again, for to raft
+    /// they were lost on their way; a proposal times out at its proposer, as one that finds no leader.
+    fn has_no_room_for(&self, message: &raftpb::Message) -> bool {
+        match message.r#type() {
+            raftpb::MessageType::MsgProp => self.proposals.log_is_full() || self.is_far_behind(),
+            raftpb::MessageType::MsgApp => !message.entries.is_empty() && self.is_far_behind(),
+            _ => false,
+        }
     }
 
     /// Judges what a peer wants to have in the log: an entry that cannot be applied would stop every member.

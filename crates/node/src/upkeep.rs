@@ -80,6 +80,7 @@ impl Node {
         let (now, lease_now) = (self.now, self.lease_now());
         self.machine.lessor_mut().tick(lease_now);
         self.consensus.tick();
+        self.notice_office();
         self.tick_succession();
         self.hold_log();
         let timeout = self.own.raft.request_timeout();
@@ -106,10 +107,15 @@ impl Node {
         }
     }
 
-    /// Proposes what is open; called in each burst, before raft is given the queue.
-    pub(crate) fn propose_open_tasks(&mut self) {
+    fn notice_office(&mut self) {
         let status = self.consensus.status();
         self.proposals.hold_office(status.is_leader().then_some(status.term));
+    }
+
+    /// Proposes what is open; called in each burst, before raft is given the queue.
+    pub(crate) fn propose_open_tasks(&mut self) {
+        self.notice_office();
+        let status = self.consensus.status();
         if status.leader == 0 {
             return;
         }

@@ -54,6 +54,9 @@ pub struct Pipeline {
     tasks: RefCell<Vec<AbortHandle>>,
 }
 
+/// Time for what is on its way to a member that is forgotten: the last message tells one that was removed so.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 impl Drop for Pipeline {
     fn drop(&mut self) {
         self.tasks.get_mut().iter().for_each(AbortHandle::abort);
@@ -94,6 +97,15 @@ impl Pipeline {
             idle: RefCell::default(),
         };
         Self { shared: Rc::new(shared), tasks: RefCell::default() }
+    }
+
+    /// Lets what is on its way go on for a moment, as a task of this thread.
+    pub fn wind_down(mut self) {
+        let tasks = std::mem::take(self.tasks.get_mut());
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(FAREWELL).await;
+            tasks.iter().for_each(AbortHandle::abort);
+        });
     }
 
     /// Sends a message; false when it is lost.

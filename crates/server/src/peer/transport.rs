@@ -76,12 +76,6 @@ struct Peer {
     sending: Option<AbortHandle>,
 }
 
-impl Drop for Peer {
-    fn drop(&mut self) {
-        self.links.iter().chain(&self.sending).for_each(AbortHandle::abort);
-    }
-}
-
 impl Transport {
     /// Makes the transport of a member; [`Transport::follow`] connects it. `neighbours` are taken for members until this
     /// member has learned that it is one itself: before, the log or a snapshot has to come from them.
@@ -187,6 +181,11 @@ impl Transport {
                 stream.end(Instant::now());
                 ending.push(stream);
             }
+            if peer.sending.as_ref().is_some_and(|sending| !sending.is_finished()) {
+                // It ends with the peer, and would never be reported.
+                self.give_up_snapshot(id);
+            }
+            peer.forget();
             heartbeats.remove(&id);
             self.inflow.down(id, &"it is no member any more");
         }
@@ -369,6 +368,12 @@ impl State {
 }
 
 impl Peer {
+    /// Ends what is done for it; posts have a moment more.
+    fn forget(self) {
+        self.links.iter().chain(&self.sending).for_each(AbortHandle::abort);
+        self.pipeline.wind_down();
+    }
+
     /// Sends a message the best way there is (`spec/peer-protocol.md` §6.1); false when it is lost.
     fn send(&self, message: raftpb::Message) -> bool {
         let is_append = message.r#type() == MessageType::MsgApp;

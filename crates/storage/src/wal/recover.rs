@@ -189,8 +189,10 @@ impl Log {
         self.last_index = entry.index;
         if entry.index <= self.start.index {
             self.at_start = (entry.index == self.start.index).then_some(entry.term);
-        }
-        if entry.index > self.start.index {
+            // It replaces whatever was there from its index on, behind the start, too. (etcd keeps that: its log goes on with
+            // entries of an older term then, by which it may vote for somebody who lacks what is committed.)
+            self.entries.clear();
+        } else {
             let position = entry.index - self.start.index - 1;
             if position > self.entries.len() as u64 {
                 return Err(format!("entry {} follows entry {}", entry.index, self.last()));

@@ -213,6 +213,30 @@ proptest! {
     }
 }
 
+/// A leader has replaced 4 to 9 by a 4 and a 5 of its own, and this member's own mark is at 5: nothing of the others comes back.
+#[test]
+fn what_was_replaced_before_the_mark_does_not_come_back_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut wal = Wal::create_with(disk(), dir.path(), IDENTITY, SMALL).unwrap();
+    let log = |indexes: std::ops::RangeInclusive<u64>, term| -> Vec<_> {
+        indexes.map(|index| entry(index, term, vec![b'e'; 40])).collect()
+    };
+    wal.append(&log(1..=9, 1), None).unwrap();
+    wal.append(&log(4..=5, 2), Some(&raftpb::HardState { term: 2, vote: 0, commit: 5 })).unwrap();
+    let conf_state = Some(raftpb::ConfState::default());
+    wal.append_snapshot_mark(&walpb::Snapshot { index: 5, term: 2, conf_state }).unwrap();
+    wal.sync().unwrap();
+    drop(wal);
+    let start = Start { index: 5, term: 2 };
+    let (mut wal, recovered) = Wal::recover_with(disk(), dir.path(), start, SMALL).unwrap();
+    assert_eq!(recovered.entries, []);
+    wal.append(&log(6..=6, 2), None).unwrap();
+    wal.sync().unwrap();
+    drop(wal);
+    let (_, recovered) = Wal::recover_with(disk(), dir.path(), start, SMALL).unwrap();
+    assert_eq!(recovered.entries, log(6..=6, 2));
+}
+
 /// A leader's snapshot at 8 replaces a log that had gone another way from 5 on: what that had behind 8 is no part of it.
 #[test]
 fn a_snapshot_of_another_history_cuts_what_was_behind_it() {
