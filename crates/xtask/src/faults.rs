@@ -181,7 +181,7 @@ impl Run {
         let others: Vec<usize> = (0..MEMBERS).filter(|number| *number != leader).collect();
         let follower = self.random.pick(&others);
         let began = Instant::now();
-        self.begin(fault, leader, follower)?;
+        self.begin(fault, leader, follower).await?;
         let first = probe.first_after(began, FAULT_PATIENCE).await;
         let first = first.with_context(|| format!("no write within {FAULT_PATIENCE:?}"))?;
         tokio::time::sleep(CALM.mul_f64(f64::from(u32::try_from(self.random.below(20))?) / 10.0))
@@ -204,11 +204,11 @@ impl Run {
         Ok(Gaps { first, longest })
     }
 
-    fn begin(&mut self, fault: Fault, leader: usize, follower: usize) -> Result<()> {
+    async fn begin(&mut self, fault: Fault, leader: usize, follower: usize) -> Result<()> {
         let others = (0..MEMBERS).filter(|number| *number != leader);
         let network = &self.cluster.network;
         match fault {
-            Fault::LeaderKilled => self.cluster.kill(leader)?,
+            Fault::LeaderKilled => self.cluster.kill(leader).await?,
             Fault::LeaderPaused => self.cluster.signal(leader, Signal::STOP)?,
             Fault::LeaderIsolated => self.cluster.isolate(leader),
             Fault::FollowerIsolated => self.cluster.isolate(follower),

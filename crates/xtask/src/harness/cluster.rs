@@ -20,6 +20,9 @@ const CALL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a member may take to say how it is.
 const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Time between two looks whether a killed process is gone.
+const END_POLL: Duration = Duration::from_millis(1);
 /// How long a healed cluster may take until every member serves.
 const HEAL_PATIENCE: Duration = Duration::from_mins(1);
 /// How often leadership is asked to move.
@@ -159,12 +162,20 @@ impl Cluster {
     }
 
     /// Kills a member's process, without a chance to say good-bye.
-    pub(crate) fn kill(&mut self, number: usize) -> Result<()> {
-        let child = self.members[number].child.take();
-        let mut child = child.with_context(|| format!("m{} does not run", number + 1))?;
+    ///
+    /// The load goes on meanwhile: on a busy machine it can take many seconds until all threads of a killed process are gone.
+    pub(crate) async fn kill(&mut self, number: usize) -> Result<()> {
+        let mut child = self.taken(number)?;
         child.kill()?;
-        child.wait()?;
+        while child.try_wait()?.is_none() {
+            tokio::time::sleep(END_POLL).await;
+        }
         Ok(())
+    }
+
+    fn taken(&mut self, number: usize) -> Result<Child> {
+        let child = self.members[number].child.take();
+        child.with_context(|| format!("m{} does not run", number + 1))
     }
 
     /// Waits until a member has ended by itself.
@@ -289,7 +300,11 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for number in self.running() {
-            if let Err(error) = self.kill(number) {
+            let ended = self.taken(number).and_then(|mut child| {
+                child.kill()?;
+                Ok(child.wait()?)
+            });
+            if let Err(error) = ended {
                 workspace::complain(&format!("{error:#}"));
             }
         }

@@ -113,7 +113,7 @@ impl Phase {
         let hold = Duration::from_millis(random.next() % 3000 + 1000);
         match self.fault {
             Fault::KillLeader | Fault::KillFollower => {
-                cluster.kill(victim)?;
+                cluster.kill(victim).await?;
                 tokio::time::sleep(hold).await;
                 cluster.rerun(victim)?;
             }
@@ -137,7 +137,7 @@ async fn need_snapshot(cluster: &mut Cluster, load: &Load, victim: usize) -> Res
     let log = cluster.members[victim].log.clone();
     let installed = logs::snapshots_installed(&log);
     for hold in [Duration::ZERO, FORGET_PATIENCE, FORGET_PATIENCE] {
-        cluster.kill(victim)?;
+        cluster.kill(victim).await?;
         load.rest(Duration::ZERO);
         let written = write_many(load, hold).await;
         load.rest(super::REST);
