@@ -33,6 +33,8 @@ struct Written {
     is_change: bool,
     /// When that happened for the first time.
     at: Duration,
+    /// Who has written it, unless several have.
+    sole: Option<u64>,
 }
 
 /// Judges one cluster.
@@ -135,10 +137,14 @@ impl Judge {
                 content: content.clone(),
                 is_change,
                 at: now,
+                sole: Some(member),
             });
-            // A lone voter may begin a term again that it had lost with all of its entries.
-            if self.model.group().voters().count() == 1 {
-                *first = Written { content, is_change, at: now };
+            if first.sole != Some(member) {
+                first.sole = None;
+            } else if first.content != content || first.is_change != is_change {
+                // A lone voter may begin a term again that it had lost with all of its entries, as long as nobody has heard of
+                // them. Whether it is one, it judges by what it has applied itself, which may be less than the model has.
+                *first = Written { content, is_change, at: now, sole: Some(member) };
             }
             check(first.content == entry.data && first.is_change == is_change, || {
                 format!("there are two entries {index} of term {}", entry.term)
